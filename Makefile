@@ -1,0 +1,83 @@
+# fourbit: `make help` lists the targets. Each room has a build.mk that says what is built there.
+#
+#   kernels/   libfourbit: formats, public API, CPU and CUDA backends
+#   reference/ the plain C backend that says what the others must compute
+#   validate/  tests, checkpoint tools, fuzz targets, SIMT executor, training loop
+#   bench/     benchmarks and peers
+#   plots/     pictures from results
+#   scripts/   set-up
+#
+# Variables a fragment may use: BUILD, CC, CXX, CFLAGS, CXXFLAGS, CPPFLAGS, LDFLAGS, OPENMP, LIB (libfourbit.a),
+# LIB_LIBS (what it needs), PKG (pkg-config --libs of …); it adds to LIB_OBJS, TESTS (programs that `make test`
+# runs; exit status is the verdict), TOOLS, and HEADERS is automatic (-MMD).
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# ---- configuration ---------------------------------------------------------------------------------------------
+
+CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CXX      := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+SANITIZE ?=
+BUILD    ?= build$(if $(SANITIZE),/sanitize)$(if $(findstring clang,$(CC)),/clang)
+PREFIX   ?= /usr/local
+WERROR   ?= -Werror
+VERSION  := $(shell sed -n 's/.*FB_VERSION "\(.*\)"/\1/p' kernels/fourbit.h)
+PKG       = $(shell pkg-config --libs $(1) 2>/dev/null)
+
+OPENMP   := -fopenmp
+CPPFLAGS := -Ikernels -I. -D_GNU_SOURCE
+# One rounding where one is written: no contraction to fma, no fast-math.
+COMMON   := -O2 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC \
+            $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+comma    := ,
+CFLAGS   := -std=c11 -Wmissing-prototypes -Wstrict-prototypes
+CXXFLAGS := -std=c++17
+LDFLAGS  := $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
+LIB      := $(BUILD)/libfourbit.a
+LIB_LIBS := $(OPENMP) -lm
+
+LIB_OBJS :=
+TESTS    :=
+TOOLS    :=
+
+include reference/build.mk kernels/build.mk validate/build.mk bench/build.mk plots/build.mk scripts/build.mk
+
+# ---- how things are built -----------------------------------------------------------------------------------------
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(COMMON) $(CXXFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
+
+$(LIB): $(LIB_OBJS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/libfourbit.so: $(LIB_OBJS)
+	$(CC) -shared -Wl,-soname,libfourbit.so.0 $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+-include $(shell find $(BUILD) -name '*.d' -not -path '$(BUILD)/sanitize/*' -not -path '$(BUILD)/clang/*' 2>/dev/null)
+
+# ---- front door ------------------------------------------------------------------------------------------------------
+
+.PHONY: help all lib test bench clean install
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+all: lib $(TESTS) $(TOOLS) ## build everything, run nothing
+lib: $(LIB) $(BUILD)/libfourbit.so ## the static and the shared library
+
+test: bootstrap ## install what is missing, build, run every test suite
+	@$(MAKE) --no-print-directory run-tests
+
+clean: ## remove what was built (results in bench/results stay)
+	rm -rf build
+
+.PHONY: run-tests
+run-tests: $(TESTS)
+	@scripts/run-tests.sh $(TESTS)

@@ -1,0 +1,210 @@
+/* fourbit.h: 4-bit blockwise-quantized matrices: quantize, dequantize, multiply.
+ *
+ * The one public header, for C11 and C++11. Formats and the layout of every
+ * buffer are in formats.h, which this includes.
+ *
+ * The library is a guest in its caller's program: it allocates nothing, prints
+ * nothing, never exits and keeps no state between calls. Buffers, workspace and
+ * stream belong to the caller. Any number of threads may call it at once, each
+ * with a context of its own. The same input gives the same bits, run to run and
+ * whatever the number of threads.
+ *
+ *     fb_context ctx;
+ *     fb_context_init(&ctx, FB_BACKEND_CPU);
+ *     fb_matrix w;
+ *     fb_matrix_init(&w, FB_NF4, rows, cols, 64, true);
+ *     void *buffer = malloc(fb_matrix_bytes(&w));
+ *     fb_matrix_bind(&w, buffer, fb_matrix_bytes(&w));
+ *     ... workspace: fb_workspace_size(&ctx, FB_OP_QUANTIZE, &w, 0, FB_BF16, &bytes)
+ *     if (fb_quantize(&ctx, weights, FB_BF16, &w) != FB_OK) puts(ctx.message);
+ *     if (fb_gemm(&ctx, &w, m, x, FB_BF16, NULL, y, FB_BF16) != FB_OK) puts(ctx.message);
+ *
+ * Shapes: a weight matrix is W [rows, cols] = [out features N, in features K],
+ * row-major. Activations X [M, K], Y [M, N], row-major and contiguous.
+ * Sizes and indices are 64-bit. A dimension may be 0: nothing is read, and a product
+ * over an empty dimension is 0 (+ bias).
+ * Data pointers must be aligned to their element (4 bytes for fp32, 2 for bf16
+ * and fp16): otherwise FB_INVALID_ARGUMENT. Buffers of one call must not overlap.
+ * With the CUDA backend every data pointer is a device pointer, work goes to
+ * ctx->stream, and a call returns when it is enqueued.
+ */
+#ifndef FOURBIT_H
+#define FOURBIT_H
+
+#include "formats.h"
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FB_VERSION "0.1.0"
+
+/* ---- status ------------------------------------------------------------------ */
+
+typedef enum fb_status {
+    FB_OK = 0,
+    FB_INVALID_ARGUMENT,       /* message names the argument; nothing was written */
+    FB_NONFINITE,              /* NaN or Inf where a finite number is needed; message has the index;
+                                  nothing was written */
+    FB_WORKSPACE_TOO_SMALL,    /* message has the bytes needed; nothing was written */
+    FB_UNSUPPORTED,            /* this backend does not do this; nothing was written */
+    FB_BACKEND_UNAVAILABLE,    /* not in this build, or no such hardware; message says which */
+    FB_BACKEND_ERROR           /* the backend's runtime failed; message carries its words */
+} fb_status;
+
+const char *fb_status_name(fb_status status);
+
+/* ---- context -------------------------------------------------------------------- */
+
+typedef enum fb_backend {
+    FB_BACKEND_REFERENCE = 0, /* plain single-threaded C, the specification */
+    FB_BACKEND_CPU,           /* vector instructions and threads, chosen at run time */
+    FB_BACKEND_CUDA,
+    FB_BACKEND_COUNT
+} fb_backend;
+
+enum {
+    /* The caller vouches that inputs to quantize are finite: saves the pass over
+     * the input that looks for NaN and Inf before anything is written. With this
+     * flag a non-finite input gives unspecified codes (and no fault). */
+    FB_ASSUME_FINITE = 1
+};
+
+enum { FB_MESSAGE_SIZE = 256 };
+
+typedef struct fb_context {
+    fb_backend backend;
+    int threads;              /* CPU backend: at most this many; 0: one for each core it may use */
+    unsigned flags;           /* FB_ASSUME_FINITE */
+    void *stream;             /* CUDA backend: a cudaStream_t; NULL is the default stream */
+    void *workspace;          /* at least fb_workspace_size bytes, 64-byte aligned; NULL if 0 */
+    size_t workspace_bytes;
+    char message[FB_MESSAGE_SIZE]; /* set by every call that does not return FB_OK */
+} fb_context;
+
+void fb_context_init(fb_context *ctx, fb_backend backend);
+
+/* FB_OK if the backend can run here; else FB_BACKEND_UNAVAILABLE and why in
+ * ctx->message. */
+fb_status fb_backend_available(fb_context *ctx);
+
+/* "reference", "cpu", "cuda"; and what runs behind it here ("avx2", "avx512" ...;
+ * "" if unavailable). */
+const char *fb_backend_name(fb_backend backend);
+const char *fb_backend_variant(fb_backend backend);
+
+/* ---- quantized matrices -------------------------------------------------------- */
+
+typedef struct fb_matrix {
+    fb_format format;
+    int32_t block_size;    /* 32, 64 ... 4096 elements */
+    int64_t rows, cols;
+    bool double_quant;     /* absmax stored in 8 bits */
+
+    uint8_t *codes;        /* [ceil(rows*cols / 2)] */
+    float *absmax;         /* [blocks]            unless double_quant */
+    uint8_t *absmax_codes; /* [blocks]            double_quant */
+    float *nested_absmax;  /* [ceil(blocks/256)]  double_quant */
+    float *nested_offset;  /* [1]                 double_quant */
+    uint8_t *zero_points;  /* [blocks]            FB_INT4_AFFINE */
+
+    /* NULL: the tables of formats.h. Else the 16 and 256 values that came with a
+     * checkpoint; used to decode, and never to quantize (FB_INVALID_ARGUMENT). */
+    const float *codebook;
+    const float *nested_codebook;
+} fb_matrix;
+
+/* Bytes of each buffer, and what they add up to per weight. */
+typedef struct fb_matrix_sizes {
+    int64_t elements, blocks, nested_blocks;
+    size_t codes, absmax, absmax_codes, nested_absmax, nested_offset, zero_points; /* 0: not used */
+    size_t total;            /* sum of the above */
+    double bits_per_weight;  /* 8 * total / elements; 0 for an empty matrix */
+} fb_matrix_sizes;
+
+/* Sets shape and format and clears the pointers. FB_INVALID_ARGUMENT (and an
+ * all-zero matrix) if a value is out of range or rows*cols >= 2^60. */
+fb_status fb_matrix_init(fb_matrix *w, fb_format format, int64_t rows, int64_t cols, int32_t block_size,
+                         bool double_quant);
+fb_status fb_matrix_get_sizes(const fb_matrix *w, fb_matrix_sizes *sizes);
+
+/* One buffer for all of a matrix: its size (each part starts on 256 bytes), and
+ * the pointers into it. The buffer must be aligned to 256 bytes for the parts to
+ * be; any alignment of 4 is accepted. */
+size_t fb_matrix_bytes(const fb_matrix *w);
+fb_status fb_matrix_bind(fb_matrix *w, void *buffer, size_t bytes);
+
+/* ---- workspace ----------------------------------------------------------------- */
+
+typedef enum fb_op {
+    FB_OP_QUANTIZE = 0,
+    FB_OP_DEQUANTIZE,
+    FB_OP_GEMM,
+    FB_OP_GEMM_DX,
+    FB_OP_COUNT
+} fb_op;
+
+/* Bytes of ctx->workspace that an operation on w needs: m rows of activations
+ * (gemm, gemm_dx), dtype of the dense input. Operations not listed need none. */
+fb_status fb_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype dtype, size_t *bytes);
+
+/* ---- 4-bit ----------------------------------------------------------------------- */
+
+/* src [rows, cols] -> dst's buffers. A NaN or Inf in src: FB_NONFINITE with its
+ * index. Rules and their edges: reference/quantize.c. Workspace: blocks fp32 when
+ * dst->double_quant. */
+fb_status fb_quantize(fb_context *ctx, const void *src, fb_dtype src_dtype, fb_matrix *dst);
+
+/* dst [rows, cols] = codebook value * absmax, rounded once to dst_dtype. */
+fb_status fb_dequantize(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype dst_dtype);
+
+/* absmax [n] -> absmax_codes [n], nested_absmax [ceil(n/256)], nested_offset [1]. */
+fb_status fb_double_quantize(fb_context *ctx, const float *absmax, int64_t n, uint8_t *absmax_codes,
+                             float *nested_absmax, float *nested_offset);
+/* and back. nested_codebook [256] or NULL. */
+fb_status fb_decode_absmax(fb_context *ctx, const uint8_t *absmax_codes, const float *nested_absmax,
+                           const float *nested_offset, const float *nested_codebook, int64_t n, float *absmax);
+
+/* ---- 8-bit blockwise ------------------------------------------------------------------ */
+
+/* src [n] -> codes [n], absmax [ceil(n/block_size)]; block_size 32 ... 4096. */
+fb_status fb_quantize8(fb_context *ctx, fb_map8 map, const void *src, fb_dtype src_dtype, int64_t n,
+                       int32_t block_size, uint8_t *codes, float *absmax);
+fb_status fb_dequantize8(fb_context *ctx, fb_map8 map, const uint8_t *codes, const float *absmax, int64_t n,
+                         int32_t block_size, void *dst, fb_dtype dst_dtype);
+
+/* ---- normalise -------------------------------------------------------------------------- */
+
+/* dst = (src - mean) / std over all n elements; moments[0] = mean, moments[1] =
+ * std (population; 1 where the elements are all equal). A pre-step of quantize. */
+fb_status fb_normalize(fb_context *ctx, const void *src, fb_dtype src_dtype, int64_t n, void *dst,
+                       fb_dtype dst_dtype, float *moments);
+/* dst = src * std + mean, two roundings in fp32, then one to dst_dtype. */
+fb_status fb_denormalize(fb_context *ctx, const void *src, fb_dtype src_dtype, int64_t n, const float *moments,
+                         void *dst, fb_dtype dst_dtype);
+
+/* ---- products --------------------------------------------------------------------------- */
+
+/* How a weight enters a product: as dequantize would give it in the activations'
+ * type, or as codebook value * absmax without that rounding. A backend may choose
+ * by shape; the validation asks, and checks against the product it declares. */
+typedef enum fb_weights {
+    FB_WEIGHTS_ROUNDED = 0,
+    FB_WEIGHTS_EXACT
+} fb_weights;
+fb_weights fb_gemm_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype x_dtype);
+fb_weights fb_gemm_dx_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype dy_dtype);
+
+/* Y [M, N] = X [M, K] * W^T (+ bias [N], in x_dtype; NULL for none). */
+fb_status fb_gemm(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype, const void *bias,
+                  void *y, fb_dtype y_dtype);
+
+/* dX [M, K] = dY [M, N] * W; with accumulate, dX += it. */
+fb_status fb_gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx,
+                     fb_dtype dx_dtype, bool accumulate);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

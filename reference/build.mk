@@ -1,0 +1,1 @@
+LIB_OBJS += $(patsubst %.c,$(BUILD)/%.o,$(wildcard reference/*.c))
