@@ -1,0 +1,38 @@
+# Quantization error against block size, a line a format: measured points on the closed-form expectation.
+# data: format block_size dq mse mae mse_expected mae_expected
+# variables: tensor, formats, formats_expected (those with a closed form), formats_joined (those without), dq_note
+W = 1000; H = 470
+load style
+title = "Quantization error against block size: ".tensor
+caption = (formats_expected eq '' ? '' : 'Points: measured. Solid lines: closed form for normally distributed weights with an exact block maximum. ') \
+    .(formats_joined eq '' ? '' : (formats_expected eq '' ? 'Points: measured, joined by dotted lines.' : 'Dotted lines join points that have no closed form.'))
+caption2 = 'Absmax in fp32. '.dq_note
+eval headline
+
+set multiplot
+legend_top = 70
+eval legend_begin
+plot for [f in formats] NaN with linespoints lc rgb format_colour(f) pt format_mark(f) ps 0.9 title format_label(f)
+eval legend_end
+
+set logscale x 2
+set xrange [26:5000]
+set xtics (32, 64, 128, 256, 512, 1024, 2048, 4096)
+set xlabel "block size (weights that share one absmax)"
+set yrange [0:*]
+set autoscale yfixmax
+set offsets 0, 0, graph 0.03, 0
+set format y "%g"
+set tmargin at screen top(104); set bmargin at screen bottom(66)
+of(f) = strcol('format') eq f && column('dq') == 0 ? column('block_size') : NaN
+
+do for [panel = 1:2] {
+    metric = panel == 1 ? 'mse' : 'mae'
+    set lmargin at screen panel == 1 ? left(70) : left(W / 2 + 62)
+    set rmargin at screen panel == 1 ? left(W / 2 - 10) : right(18)
+    set ylabel panel == 1 ? "mean squared error" : "mean absolute error" offset 0.5
+    plot for [f in formats_expected] data using (of(f)):(column(metric.'_expected')) with lines lc rgb format_colour(f) lw 1.3, \
+         for [f in formats_joined] data using (of(f)):(column(metric)) with lines lc rgb format_colour(f) lw 1.1 dt 3, \
+         for [f in formats] data using (of(f)):(column(metric)) with points lc rgb format_colour(f) pt format_mark(f) ps 0.9
+}
+unset multiplot

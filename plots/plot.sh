@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# plot.sh: draws the pictures of a result file. Reads that file and nothing else.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+rows_tool=${FOURBIT_ROWS:-$here/../build/bin/fourbit-rows}
+
+usage() {
+    cat <<'END'
+plots/plot.sh error FILE.csv OUTDIR    pictures of a quantization error table
+plots/plot.sh bench FILE.json OUTDIR   pictures of a benchmark run
+plots/plot.sh all FOLDER OUTDIR        both, from FOLDER/error.csv and FOLDER/bench.json
+
+Each picture is written as SVG and PNG with the rows it shows in a .tsv beside it. What the input has no rows for is
+named, with the reason, and is no error. A picture appears whole or not at all.
+
+Environment:
+  BACKEND=name        whose benchmark rows to draw; default: the first that has any of cuda, cpu, reference
+  FOURBIT_ROWS=path   the fourbit-rows program (default build/bin/fourbit-rows; `make build/bin/fourbit-rows` makes it)
+Exit status: 0; 1 when a program fails (gnuplot, a full disk); 2 for bad arguments or input.
+END
+}
+
+die() { printf 'plots: %s\n' "$2" >&2; exit "$1"; }
+
+drawn=0
+# finish PICTURE: the whole of it moves into place; a rename within one folder is atomic.
+finish() {
+    local part
+    for part in tsv svg png; do mv -f "$work/$1.$part" "$out/$1.$part"; done
+    printf '  %s\n' "$out/$1.svg"
+    drawn=$((drawn + 1))
+}
+
+# picture NAME SCRIPT.gp SELECT.awk TABLE [awk -v assignments ...]: select the rows, draw them twice, keep them beside.
+picture() {
+    local name=$1 script=$2 select=$3 table=$4 vars status=0 terminal
+    shift 4
+    vars=$(awk -v data="$work/$name.tsv" "$@" -f "$here/lib.awk" -f "$here/$select" "$table") || status=$?
+    if [ "$status" -eq 3 ]; then
+        printf '  no %s: %s%s\n' "$name" "$vars" "$([ ! -e "$out/$name.svg" ] || echo ' (the one there is from an earlier run)')"
+        return 0
+    fi
+    [ "$status" -eq 0 ] || die 1 "$select failed on $table"
+    for terminal in svg png; do
+        {
+            printf "terminal = '%s'\npicture = '%s'\ndata = '%s'\nstyle = '%s'\n" "$terminal" \
+                "${work//\'/\'\'}/$name.$terminal" "${work//\'/\'\'}/$name.tsv" "${here//\'/\'\'}/style.gp"
+            printf "footer = '%s'\n%s\n" "${footer//\'/\'\'}" "$vars"
+            cat "$here/$script"
+        } > "$work/$name.gp"
+        gnuplot "$work/$name.gp" > "$work/log" 2>&1 || { cat "$work/log" >&2; die 1 "gnuplot could not draw $name"; }
+        [ -s "$work/$name.$terminal" ] || { cat "$work/log" >&2; die 1 "gnuplot drew nothing for $name"; }
+    done
+    # gnuplot 5.4 writes a bold face as part of the family's name. Verdana has DejaVu's proportions, for a viewer without it.
+    sed -i -e 's/font-family="DejaVu Sans:Bold"/font-family="DejaVu Sans" font-weight="bold"/' \
+        -e 's/font-family="DejaVu Sans"/font-family="DejaVu Sans, Verdana, sans-serif"/' "$work/$name.svg"
+    finish "$name"
+}
+
+# error.csv -> $work/error.tsv, checked. A tensor's name may hold commas: fields count from the right.
+read_error_csv() {
+    awk -v file="$1" '
+        BEGIN { FS = ","; OFS = "\t"; fields = 14
+                header = "tensor,rows,cols,format,block_size,double_quant,bits_per_weight,bytes,mse,mae,max_abs,sqnr_db,mse_expected,mae_expected" }
+        function bad(why) { printf "plots: %s: line %d: %s\n", file, NR, why > "/dev/stderr"; failed = 2; exit 2 }
+        { sub(/\r$/, "") }
+        /^#/ && !seen { next }
+        !seen { if ($0 != header) bad("the header is not \"" header "\""); gsub(/,/, OFS); print; seen = 1; next }
+        NF < fields { bad("has " NF " fields, not " fields) }
+        {
+            name = $1
+            for (i = 2; i <= NF - fields + 1; i++) name = name "," $i
+            gsub(/^"|"$/, "", name); gsub(/\t/, " ", name)
+            line = name
+            for (i = NF - fields + 2; i <= NF; i++) {
+                column = i - (NF - fields); value = $i
+                if (value == "" && column >= 11) value = "NaN"
+                if (tolower(value) ~ /^-?nan$/) value = "NaN"
+                if (column != 4 && value != "NaN" && tolower(value) !~ /^-?inf$/ && value !~ /^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$/)
+                    bad("field " column " is \"" value "\", not a number")
+                line = line OFS value
+            }
+            print line
+        }
+        END { if (failed) exit 2
+              if (!seen) { NR = 1; bad("empty: no header") } }' "$1" > "$work/error.unsorted" || exit 2
+    { head -n 1 "$work/error.unsorted"; tail -n +2 "$work/error.unsorted" | sort -t $'\t' -s -k6,6n -k5,5n; } > "$work/error.tsv"
+}
+
+draw_error() {
+    local tensor tensors=0
+    [ -f "$1" ] || die 2 "$1: no such file; \`make validate\` writes it"
+    read_error_csv "$1"
+    # A file's tensors differ in size and scale: its TOTAL is drawn, not each of hundreds.
+    footer=$(sed -n 's/^# *//p' "$1" | head -n 3 | tr '\t\n' '  ')
+    footer="${footer:+$footer · }$(basename "$1")"
+    for tensor in gaussian student-t uniform TOTAL; do
+        cut -f 1 "$work/error.tsv" | tail -n +2 | grep -Fxq -- "$tensor" || continue
+        tensors=$((tensors + 1))
+        picture "error-block-size-$tensor" error-block-size.gp select-error.awk "$work/error.tsv" -v tensor="$tensor" -v need=blocks
+        picture "error-bits-$tensor" error-bits.gp select-error.awk "$work/error.tsv" -v tensor="$tensor" -v need=bits
+    done
+    [ "$tensors" -gt 0 ] || printf '  no error pictures: %s has neither synthetic tensors (gaussian, student-t, uniform) nor TOTAL rows\n' "$1"
+}
+
+context() { awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "$work/context.tsv"; }
+
+draw_bench() {
+    local backend peer ceilings
+    [ -f "$1" ] || die 2 "$1: no such file; \`make bench\` writes it"
+    [ -x "$rows_tool" ] || die 2 "$rows_tool: not built; run \`make build/bin/fourbit-rows\`"
+    "$rows_tool" "$1" > "$work/rows.unsorted" || exit 2
+    "$rows_tool" --context "$1" > "$work/context.tsv" || exit 2
+    { head -n 1 "$work/rows.unsorted"; tail -n +2 "$work/rows.unsorted" | sort -t $'\t' -s -k7,7n -k4,4n -k5,5n; } > "$work/rows.tsv"
+    footer="$(context cpu_name) · commit $(context commit) · $(context date)"
+    for backend in ${BACKEND:-cuda cpu reference}; do
+        ! cut -f 2 "$work/rows.tsv" | grep -Fxq -- "$backend" || break
+    done
+    ceilings=(-v backend="$backend" -v copy_bw="$(context copy_bw_GB_s)" -v read_bw="$(context read_bw_GB_s)" -v peak="$(context gemm_peak_TFLOP_s)")
+    picture throughput throughput.gp select-throughput.awk "$work/rows.tsv" "${ceilings[@]}"
+    picture gemm-roofline gemm-roofline.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=roofline
+    picture gemm-time gemm-time.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=time
+    peers=$(head -n 1 "$work/rows.tsv" | tr '\t' '\n' | sed -n 's/^x_//p')
+    [ -n "$peers" ] || printf '  no speedup: the run has no peers to compare with (`make peers` fetches them)\n'
+    for peer in $peers; do
+        picture "speedup-${peer//[^A-Za-z0-9+._-]/_}" speedup.gp select-speedup.awk "$work/rows.tsv" "${ceilings[@]}" -v peer="$peer"
+    done
+}
+
+case ${1:-} in
+    -h | --help) usage; exit 0 ;;
+    error | bench | all) [ $# -eq 3 ] || { usage >&2; exit 2; } ;;
+    *) usage >&2; exit 2 ;;
+esac
+command -v gnuplot > /dev/null || die 1 "gnuplot is not installed (Debian: gnuplot-nox)"
+[ -e "$2" ] || die 2 "$2: no such file or folder"
+if [ "$1" = all ] && [ ! -e "$2/error.csv" ] && [ ! -e "$2/bench.json" ]; then
+    die 2 "$2: neither bench.json (\`make bench\`) nor error.csv (\`make validate\`) is there"
+fi
+mkdir -p "$3" || die 1 "cannot make the folder $3"
+out=$3
+work=$(mktemp -d "$out/.drawing.XXXXXX") || die 1 "cannot write to $out"
+trap 'rm -rf "$work"' EXIT
+printf 'plots of %s:\n' "$2"
+case $1 in
+    error) draw_error "$2" ;;
+    bench) draw_bench "$2" ;;
+    all)
+        if [ -e "$2/bench.json" ]; then draw_bench "$2/bench.json"; else printf '  no benchmark pictures: no %s\n' "$2/bench.json"; fi
+        if [ -e "$2/error.csv" ]; then draw_error "$2/error.csv"; else printf '  no error pictures: no %s\n' "$2/error.csv"; fi ;;
+esac
+printf '%d pictures\n' "$drawn"

@@ -1,0 +1,62 @@
+# gemm rows of one shape [N, K] for the roofline (-v need=roofline) and the time picture (-v need=time): the shape with
+# the most values of M, then the largest; at NF4, block 64 if it was run there, else the configuration with most rows.
+# A series is a backend, and apart from it its double-quantized rows.
+field("op") == "gemm" && is_number(field("p50_us")) {
+    b = field("backend"); m = field("m"); shape = field("n") "x" field("k")
+    config = field("format") " b" field("block_size")
+    low = is_number(field("p10_us")) ? field("p10_us") : field("p50_us")
+    high = is_number(field("p90_us")) ? field("p90_us") : field("p50_us")
+    n++
+    row_shape[n] = shape; row_config[n] = config; row_m[n] = m; row_backend[n] = b
+    row_series[n] = b (field("dq") == 1 ? "+dq" : "")
+    row_flops[n] = field("flops"); row_bytes[n] = field("bytes")
+    row_p50[n] = field("p50_us"); row_low[n] = low; row_high[n] = high; row_samples[n] = field("samples")
+    elements[shape] = field("n") * field("k")
+    if (b == backend && !((shape, config, m) in seen)) { seen[shape, config, m] = 1; count[shape, config]++ }
+}
+# NF4 at block 64 is what checkpoints use.
+function weight(shape, config) { return count[shape, config] * 2 + (config == "nf4 b64" ? 1000 : 0) + elements[shape] / 1e12 }
+END {
+    if (failed) exit 3
+    shape = config = ""
+    for (i = 1; i <= n; i++)
+        if (row_backend[i] == backend && (shape == "" || weight(row_shape[i], row_config[i]) > weight(shape, config))) { shape = row_shape[i]; config = row_config[i] }
+    if (shape == "") cannot("no gemm rows of backend " backend)
+    bandwidth = is_number(read_bw) ? read_bw : copy_bw
+    if (need == "roofline" && !(is_number(bandwidth) && is_number(peak))) cannot("the run has no measured ceilings (read_bw_GB_s or copy_bw_GB_s, gemm_peak_TFLOP_s)")
+    print "series", "m", "flops_per_byte", "TFLOP_s", "us_p50", "us_p10", "us_p90", "samples", "bytes", "flops", "roof_TFLOP_s" > data
+    for (i = 1; i <= n; i++) {
+        if (row_shape[i] != shape || row_config[i] != config) continue
+        has_rate = is_number(row_flops[i]) && is_number(row_bytes[i]) && row_bytes[i] > 0
+        if (need == "roofline" && !has_rate) continue
+        intensity = has_rate ? row_flops[i] / row_bytes[i] : "NaN"; rate = has_rate ? row_flops[i] / row_p50[i] / 1e6 : "NaN"
+        roof = "NaN"
+        if (need == "roofline") {
+            roof = intensity * bandwidth / 1e3; if (roof > peak) roof = peak
+            if (rate > 1.1 * roof) above_roof = above_roof (above_roof == "" ? "" : ", ") row_series[i] " at M = " row_m[i]
+            if (lowest == "" || intensity < lowest) lowest = intensity
+            if (intensity > widest) widest = intensity
+            if (slowest == "" || rate < slowest) slowest = rate
+        }
+        print row_series[i], row_m[i], intensity, rate, row_p50[i], row_low[i], row_high[i], row_samples[i], row_bytes[i], row_flops[i], roof > data
+        drawn++; series = with_word(series, row_series[i]); sizes = with_word(sizes, row_m[i])
+        if (row_backend[i] != "reference" && row_m[i] == 1) { one = with_word(one, row_series[i]); if (row_high[i] > slow) slow = row_high[i]; samples = row_samples[i] }
+    }
+    if (!drawn) cannot("the gemm rows at " config " have no flops or bytes")
+    split(shape, nk, "x")
+    # The baseline first, ours last: drawn on top.
+    first = "peer:openblas peer:cublas peer:dequantize+openblas peer:dequantize+cublas"
+    ours = backend (index(" " series " ", " " backend "+dq ") ? " " backend "+dq" : "")
+    assign("series", ordered(without(series, ours), first) " " ours)
+    assign("bars", slow > 0 ? ordered(without(one, ours), first) " " without(one, without(one, ours)) : "")
+    assign("config", toupper(substr(config, 1, index(config, " ") - 1)) ", block " substr(config, index(config, " b") + 2))
+    assign("shape", "N = " nk[1] ", K = " nk[2]); assign("sizes", sizes); assign("backend", backend)
+    assign("samples", samples)
+    assign_number("slowest_bar", slow > 0 ? slow : "NaN")
+    if (need == "roofline") {
+        if (above_roof != "") print "plots: above the measured roof by more than 10 %, check the bytes: " above_roof > "/dev/stderr"
+        assign("above", above_roof); assign("bandwidth_kind", is_number(read_bw) ? "read" : "copy")
+        assign_number("bandwidth", bandwidth); assign_number("peak", peak)
+        assign_number("lowest", lowest); assign_number("widest", widest); assign_number("slowest", slowest)
+    }
+}

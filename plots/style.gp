@@ -1,0 +1,74 @@
+# style.gp: what every picture has in common. A script sets W and H (pixels), then loads this.
+# plot.sh sets: terminal ('svg' or 'png'), picture (output file), data (its table), footer, footer2.
+
+set encoding utf8
+set datafile separator "\t"
+set datafile columnheaders
+# NaN as "missing", not as a point: a line then joins the neighbours that are there.
+set datafile missing NaN
+
+# noenhanced: names such as copy_bw or nf4^2 in a result file are printed as they stand.
+FONT = "DejaVu Sans"
+if (terminal eq 'svg') {
+    set terminal svg size W,H font FONT.",11" noenhanced background rgb "white" linewidth 1.2
+} else {
+    set terminal pngcairo size 2*W,2*H font FONT.",8.5" noenhanced background rgb "white" fontscale 2 linewidth 2.4 pointscale 2
+}
+set output picture
+
+# Okabe and Ito's palette: eight colours that a colour-blind reader tells apart.
+BLACK = 0x000000; ORANGE = 0xE69F00; SKY = 0x56B4E9; GREEN = 0x009E73
+YELLOW = 0xF0E442; BLUE = 0x0072B2; VERMILLION = 0xD55E00; PURPLE = 0xCC79A7
+GREY = 0x808080; FAINT = 0xE4E4E4
+
+# A format keeps its colour and its mark in every picture, and so does a backend or peer.
+format_colour(f) = f eq 'nf4' ? BLUE : f eq 'fp4' ? VERMILLION : f eq 'int4' ? GREEN : f eq 'int4-affine' ? PURPLE : f eq 'e2m1' ? ORANGE : BLACK
+format_mark(f) = f eq 'nf4' ? 7 : f eq 'fp4' ? 5 : f eq 'int4' ? 9 : f eq 'int4-affine' ? 13 : 11
+format_label(f) = f eq 'nf4' ? 'NF4' : f eq 'fp4' ? 'FP4' : f eq 'int4' ? 'INT4' : f eq 'int4-affine' ? 'INT4 affine' : f
+hollow(mark) = mark - 1
+
+has(s, t) = strstrt(s, t) > 0
+backend_colour(b) = b eq 'reference' ? GREY : !has(b, 'peer:') ? (has(b, '+dq') ? SKY : BLUE) : \
+    has(b, 'bitsandbytes') ? GREEN : has(b, 'dequant') ? VERMILLION : (has(b, 'openblas') || has(b, 'cublas')) ? ORANGE : \
+    has(b, 'dnn') ? BLACK : PURPLE
+backend_mark(b) = b eq 'reference' ? 2 : !has(b, 'peer:') ? (has(b, '+dq') ? 6 : 7) : \
+    has(b, 'bitsandbytes') ? 13 : has(b, 'dequant') ? 9 : (has(b, 'openblas') || has(b, 'cublas')) ? 5 : 11
+backend_label(b) = has(b, 'peer:') ? b[6:*] : 'fourbit '.b
+
+# "a b c" as "a, b, c", without the prefix of a peer
+join(list) = words(list) == 0 ? '' : words(list) == 1 ? short(word(list, 1)) : short(word(list, 1)).', '.join(list[strlen(word(list, 1)) + 2:*])
+# 4096x11008 as a reader writes it
+times(shape) = has(shape, 'x') ? shape[1:strstrt(shape, 'x') - 1].' × '.shape[strstrt(shape, 'x') + 1:*] : shape
+short(b) = has(b, 'peer:') ? b[6:*] : b
+panel_label(p) = p eq 'quantize' ? 'quantize' : p eq 'dequantize' ? 'dequantize' : has(p, '+dq') ? p[1:strlen(p) - 3].', double-quantized' : p
+
+set border 3 lc rgb GREY
+set tics nomirror out scale 0.6 textcolor rgb "#404040"
+set grid back lt 1 lc rgb FAINT lw 0.6
+set bars small
+# No white halo around a mark: it would hide a short whisker.
+set pointintervalbox 0
+set key Left reverse samplen 1.6 spacing 1.15 textcolor rgb "#202020" font FONT.",".(terminal eq 'svg' ? "10" : "7.7")
+SMALL = FONT.",".(terminal eq 'svg' ? "9" : "6.9")
+TINY = FONT.",".(terminal eq 'svg' ? "8" : "6.2")
+BOLD = FONT.":Bold,".(terminal eq 'svg' ? "14" : "10.8")
+
+# Pixels from the left, from the right, from the top, from the bottom, as fractions of the picture.
+left(px) = px / (1.0 * W)
+right(px) = 1 - px / (1.0 * W)
+top(px) = 1 - px / (1.0 * H)
+bottom(px) = px / (1.0 * H)
+
+# The words around the plot: set before the first panel, `unset label` after it.
+headline = "set label 1 title at screen left(14), top(20) font BOLD textcolor rgb '#000000'; \
+    set label 2 caption at screen left(14), top(41) font SMALL textcolor rgb '#404040'; \
+    set label 3 caption2 at screen left(14), top(56) font SMALL textcolor rgb '#404040'; \
+    set label 4 footer at screen left(14), bottom(12) font TINY textcolor rgb '#707070'"
+caption2 = ''
+
+# A legend across the whole picture, as a panel of its own (in multiplot): a key inside a panel wraps at the panel's width.
+# Set legend_top (pixels from the top), `eval legend_begin`, plot NaN with titles, `eval legend_end`.
+legend_begin = "set lmargin at screen left(14); set rmargin at screen right(10); set tmargin at screen top(legend_top); \
+    set bmargin at screen top(legend_top + 24); unset border; unset tics; unset xlabel; unset ylabel; unset logscale; set xrange [0:1]; set yrange [0:1]; \
+    set key at screen left(8), top(legend_top) left top horizontal maxrows 1"
+legend_end = "unset key; unset label; set border 3 lc rgb GREY; set tics nomirror out scale 0.6 textcolor rgb '#404040'; set xtics nomirror; set ytics nomirror; set grid back lt 1 lc rgb FAINT lw 0.6"

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Draws every picture from testdata/ (made-up figures, see README.md), then feeds plot.sh what it must refuse.
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+data=$here/testdata
+export FOURBIT_ROWS=${FOURBIT_ROWS:-$here/../build/bin/fourbit-rows}
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+checks=0; failures=0
+
+# check WHAT COMMAND...: the command must succeed.
+check() {
+    local what=$1
+    shift
+    checks=$((checks + 1))
+    "$@" || { failures=$((failures + 1)); printf 'FAILED: %s\n' "$what"; }
+}
+# run EXPECTED_STATUS ARGUMENTS...: plot.sh, its words in $work/log.
+run() {
+    local expected=$1 status=0
+    shift
+    "$here/plot.sh" "$@" > "$work/log" 2>&1 || status=$?
+    [ "$status" -eq "$expected" ] || { printf 'plot.sh %s: exit %d, expected %d\n' "$*" "$status" "$expected"; cat "$work/log"; false; }
+}
+says() { grep -Fq -- "$1" "$work/log" || { printf 'no "%s" in:\n' "$1"; cat "$work/log"; false; }; }
+empty_folder() { [ ! -e "$1" ] || [ -z "$(ls -A "$1")" ]; }
+larger() { [ "$(wc -c < "$1" 2>/dev/null || echo 0)" -gt "$2" ]; }
+closed_svg() { [ "$(grep -v "^$" "$1" | tail -n 1)" = "</svg>" ]; }
+png() { [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a ]; }
+table() { [ "$(awk -F '\t' 'NR == 1 { n = NF } NF != n { exit 1 } END { print (NR > 3) }' "$1")" = 1 ]; }
+
+# ---- everything there is ----------------------------------------------------------------
+check "draw all" run 0 all "$data" "$work/a"
+pictures="throughput gemm-roofline gemm-time speedup-openblas speedup-bitsandbytes-cpu"
+for tensor in gaussian student-t uniform; do pictures+=" error-block-size-$tensor error-bits-$tensor"; done
+for p in $pictures; do
+    check "$p.svg is drawn" larger "$work/a/$p.svg" 8000
+    check "$p.svg is whole" closed_svg "$work/a/$p.svg"
+    check "$p.png is drawn" larger "$work/a/$p.png" 20000
+    check "$p.png is a PNG" png "$work/a/$p.png"
+    check "$p.tsv is a table" table "$work/a/$p.tsv"
+    check "$p has its footer" grep -Eq 'commit 0000000|error.csv' "$work/a/$p.svg"
+done
+check "nothing is left behind" [ -z "$(find "$work/a" -name '.drawing*')" ]
+check "draw all again" run 0 all "$data" "$work/b"
+for p in $pictures; do check "$p.svg is the same, run to run" cmp "$work/a/$p.svg" "$work/b/$p.svg"; done
+
+# ---- the numbers in the tables ------------------------------------------------------------
+row='^dequantize\scpu\snf4\s64\s4096x4096\s'
+check "a rate's band holds its median" awk -F '\t' 'NR > 1 && !($7 <= $6 && $6 <= $8) { bad = 1 } END { exit bad || NR < 10 }' "$work/a/throughput.tsv"
+check "NF4 at block 64 is one point" [ "$(grep -Pc "$row" "$work/a/throughput.tsv")" = 1 ]
+check "the roof is min(bandwidth x intensity, peak)" awk -F '\t' '
+    NR > 1 { roof = $3 * 0.023; if (roof > 0.118) roof = 0.118; d = $11 / roof - 1; if (!(d < 1e-4 && d > -1e-4)) bad = 1 }
+    END { exit bad || NR < 10 }' "$work/a/gemm-roofline.tsv"
+
+# ---- part of a run: what can be drawn is, the rest is named ------------------------------
+filtered() { sed -E "/\"name\": \"$1/d; s/^(.*\"x_.*), \"x_[^}]*\}/\1}/" "$data/bench.json" | sed -z 's/},\n\]/}\n]/' > "$work/part.json"; }
+filtered "(gemm|gemm_dx)\/"
+check "a run without gemm is no error" run 0 bench "$work/part.json" "$work/c"
+check "the missing roofline is named" says "no gemm-roofline: no gemm rows of backend cpu"
+check "throughput is drawn all the same" larger "$work/c/throughput.svg" 8000
+check "and no roofline" [ ! -e "$work/c/gemm-roofline.svg" ]
+BACKEND=abacus check "an unknown backend" run 0 bench "$data/bench.json" "$work/none"
+check "draws nothing" empty_folder "$work/none"
+printf '{"context": {}, "benchmarks": []}' > "$work/empty.json"
+check "a run of no rows is no error" run 0 bench "$work/empty.json" "$work/none"
+check "and says why there are no pictures" says "no throughput: no quantize or dequantize rows"
+mkdir -p "$work/folder"; head -n 200 "$data/error.csv" > "$work/folder/error.csv"
+check "a folder with one file of two" run 0 all "$work/folder" "$work/d"
+check "names the other" says "bench.json"
+
+# ---- a point over the roof is a bug of the harness, and flagged as one ----------------------
+sed -E 's|("name": "gemm/cpu/nf4/b64/M256_N11008.*"p50_us": )[0-9.]+|\11.5|' "$data/bench.json" > "$work/over.json"
+check "a row over the roof is drawn" run 0 bench "$work/over.json" "$work/e"
+check "flagged on stderr" says "above the measured roof by more than 10 %, check the bytes: cpu at M = 256"
+check "and in the picture" grep -q "ABOVE THE ROOF" "$work/e/gemm-roofline.svg"
+
+# ---- refused, with nothing written ----------------------------------------------------------
+size=$(wc -c < "$data/bench.json")
+for cut in 1 $((size / 3)) $((size - 5)); do
+    head -c "$cut" "$data/bench.json" > "$work/cut.json"
+    check "JSON cut at byte $cut" run 2 bench "$work/cut.json" "$work/f"
+    check "names the file and the line" says "cut.json: line"
+done
+printf '\0\377\0garbage' > "$work/garbage.json"
+check "garbage" run 2 bench "$work/garbage.json" "$work/f"
+printf '[1, 2]' > "$work/list.json"
+check "JSON that is no run" run 2 bench "$work/list.json" "$work/f"
+check "says so" says "not a benchmark run"
+sed -E '0,/"p50_us": [0-9.]+/s//"p50_us": "fast"/' "$data/bench.json" > "$work/word.json"
+check "a counter that is a word" run 2 bench "$work/word.json" "$work/f"
+check "names the counter" says '"p50_us" is not a number'
+check "missing JSON" run 2 bench "$work/nowhere.json" "$work/f"
+check "names itself" says "nowhere.json"
+check "missing CSV" run 2 error "$work/nowhere.csv" "$work/f"
+check "names itself" says "nowhere.csv"
+check "a folder with neither" run 2 all "$data/.." "$work/f"
+sed '5s/,[0-9.]*,/,abc,/' "$data/error.csv" > "$work/bad.csv"
+check "a CSV with a word for a number" run 2 error "$work/bad.csv" "$work/f"
+check "names the line" says "bad.csv: line 5"
+head -c 3000 "$data/error.csv" | sed '$s/,[^,]*,[^,]*$//' > "$work/short.csv"
+check "a CSV cut in a line" run 2 error "$work/short.csv" "$work/f"
+check "names what is wrong" says "fields, not 14"
+: > "$work/empty.csv"
+check "an empty CSV" run 2 error "$work/empty.csv" "$work/f"
+check "no half-written picture anywhere" empty_folder "$work/f"
+check "no arguments" run 2
+check "help" run 0 --help
+
+printf 'plots: %d checks, %d failed\n' "$checks" "$failures"
+[ "$failures" -eq 0 ]
