@@ -67,8 +67,8 @@ static float affine_scale(const void *src, fb_dtype t, int64_t begin, int64_t en
     float lo = 0, hi = 0;
     for (int64_t i = begin; i < end; i++) {
         float x = fb_load(src, t, i);
-        lo = fminf(lo, x);
-        hi = fmaxf(hi, x);
+        if (x < lo) lo = x; /* comparisons, not fminf: which zero fminf(+0, -0) gives is unspecified, */
+        if (x > hi) hi = x; /* and the scale of a block of zeros is +0 */
     }
     float scale = (0.5f * hi - 0.5f * lo) / 7.5f;
     *zero_point = rounded_ratio(-lo, scale, 0, 15);
