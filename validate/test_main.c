@@ -1,0 +1,183 @@
+/* test_main.c: runs the CUnit suites, once for each backend and variant this machine has.
+ *
+ * A library decides once in a process which instruction set it uses, so each
+ * variant of the CPU backend (FOURBIT_CPU=avx2 ...) is tested in a child process. */
+#include "suite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EXIT_SKIPPED = 77 };
+
+static const suite *const suites[] = {&suite_check,      &suite_formats,    &suite_quantize, &suite_dequantize,
+                                      &suite_double_quant, &suite_blockwise8, &suite_normalize, &suite_gemm,
+                                      &suite_gemm_dx,    &suite_api,        &suite_theory,   &suite_golden,
+                                      &suite_large};
+enum { SUITE_COUNT = sizeof suites / sizeof *suites };
+
+/* What can be asked of the CPU backend; "" is its own choice. */
+static const char *const cpu_variants[] = {"avx2", "avx512", ""};
+
+static void print_help(const char *program)
+{
+    printf("usage: %s [--backend NAME] [--filter TEXT] [--list] [--update-golden] [--help]\n\n"
+           "  --backend NAME    test one backend in this process: reference, cpu, cuda. Without it: reference,\n"
+           "                    then cpu in each variant this machine can run, each in a process of its own\n"
+           "  --filter TEXT     only tests whose \"suite.test\" contains TEXT\n"
+           "  --list            print the tests and run nothing\n"
+           "  --update-golden   rewrite validate/golden from the reference (look at the diff before committing it)\n\n"
+           "Run it in the repository's root (golden vectors are read from validate/golden; FOURBIT_GOLDEN overrides).\n"
+           "FOURBIT_TEST_SCALE=0.25 does a quarter of the long tests' work; that is the default under sanitizers.\n"
+           "FOURBIT_CPU=avx2 chooses the CPU backend's variant. The exit status is 0 only if every test passed.\n",
+           program);
+}
+
+typedef struct options {
+    const char *backend, *filter;
+    bool list;
+} options;
+
+static bool wanted(const options *o, const suite *s, const suite_test *t)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s.%s", s->name, t->name);
+    if (suite_backend != FB_BACKEND_REFERENCE && !s->per_backend) return false;
+    return !o->filter || strstr(name, o->filter);
+}
+
+static int list_tests(const options *o)
+{
+    for (int i = 0; i < SUITE_COUNT; i++) {
+        printf("%s: %s%s\n", suites[i]->name, suites[i]->about, suites[i]->per_backend ? " [each backend]" : "");
+        for (const suite_test *t = suites[i]->tests; t->name; t++)
+            if (wanted(o, suites[i], t)) printf("  %s.%s\n", suites[i]->name, t->name);
+    }
+    return 0;
+}
+
+/* Every wanted test in this process. */
+static int run_here(const options *o)
+{
+    int selected = 0;
+    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
+    for (int i = 0; i < SUITE_COUNT; i++) {
+        CU_pSuite added = NULL;
+        for (const suite_test *t = suites[i]->tests; t->name; t++) {
+            if (!wanted(o, suites[i], t)) continue;
+            if (!added) added = CU_add_suite(suites[i]->name, NULL, NULL);
+            if (!added || !CU_add_test(added, t->name, t->run)) {
+                fprintf(stderr, "CUnit: %s\n", CU_get_error_msg());
+                return 2;
+            }
+            selected++;
+        }
+    }
+    if (selected == 0) {
+        fprintf(stderr, "no test matches --filter %s (--list shows them)\n", o->filter ? o->filter : "");
+        return 2;
+    }
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    bool ran = CU_basic_run_tests() == CUE_SUCCESS;
+    unsigned failed = CU_get_number_of_failures(), asserts = CU_get_number_of_asserts();
+    CU_cleanup_registry();
+    printf("\n");
+    if (asserts == 0) fprintf(stderr, "nothing was asserted\n");
+    return ran && failed == 0 && asserts > 0 ? 0 : 1;
+}
+
+static int run_backend(const options *o)
+{
+    int b = 0;
+    while (b < FB_BACKEND_COUNT && strcmp(o->backend, fb_backend_name((fb_backend)b)) != 0) b++;
+    if (b == FB_BACKEND_COUNT) {
+        fprintf(stderr, "--backend %s: the backends are reference, cpu, cuda\n", o->backend);
+        return 2;
+    }
+    suite_backend = (fb_backend)b;
+    fb_context ctx = suite_context();
+    if (fb_backend_available(&ctx) != FB_OK) {
+        printf("== %s %s: skipped: %s\n", o->backend, getenv("FOURBIT_CPU") ? getenv("FOURBIT_CPU") : "", ctx.message);
+        return EXIT_SKIPPED;
+    }
+    printf("== backend %s (%s)\n", o->backend, fb_backend_variant(suite_backend));
+    fflush(stdout);
+    return run_here(o);
+}
+
+/* This program again with one backend and variant; its exit status. */
+static int run_child(const options *o, const char *program, const char *backend, const char *variant)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child < 0) {
+        perror("fork");
+        return 2;
+    }
+    if (child == 0) {
+        if (*variant) setenv("FOURBIT_CPU", variant, 1);
+        execl("/proc/self/exe", program, "--backend", backend, o->filter ? "--filter" : (char *)NULL, o->filter,
+              (char *)NULL);
+        perror("exec");
+        _exit(2);
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child) return 2;
+    if (WIFSIGNALED(status)) printf("== %s %s: died of signal %d\n", backend, variant, WTERMSIG(status));
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static bool any_per_backend(const options *o)
+{
+    for (int i = 0; i < SUITE_COUNT; i++)
+        for (const suite_test *t = suites[i]->tests; t->name; t++)
+            if (suites[i]->per_backend && wanted(o, suites[i], t)) return true;
+    return false;
+}
+
+static int run_all(const options *o, const char *program)
+{
+    options reference = *o;
+    reference.backend = "reference";
+    int verdict = run_backend(&reference);
+    if (suite_update_golden || !any_per_backend(o)) return verdict;
+
+    const char *forced = getenv("FOURBIT_CPU");
+    int ran = 0;
+    for (size_t i = 0; i < sizeof cpu_variants / sizeof *cpu_variants; i++) {
+        const char *variant = cpu_variants[i];
+        if (forced && *variant) continue;     /* the caller chose: once */
+        if (!forced && !*variant && ran) continue; /* its own choice is among those tried */
+        int status = run_child(o, program, "cpu", variant);
+        ran += status != EXIT_SKIPPED;
+        if (status != 0 && status != EXIT_SKIPPED) verdict = 1;
+    }
+    printf("== verdict: %s (reference%s)\n", verdict == 0 ? "all passed" : "FAILED",
+           ran ? " and every cpu variant that runs here" : " only: the cpu backend does not run here");
+    return verdict;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {0};
+    for (int i = 1; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (strcmp(argv[i], "--help") == 0) {
+            print_help(argv[0]);
+            return 0;
+        } else if (strcmp(argv[i], "--list") == 0) o.list = true;
+        else if (strcmp(argv[i], "--update-golden") == 0) suite_update_golden = true;
+        else if (strcmp(argv[i], "--backend") == 0 && more) o.backend = argv[++i];
+        else if (strcmp(argv[i], "--filter") == 0 && more) o.filter = argv[++i];
+        else {
+            fprintf(stderr, "%s: bad argument %s (--help tells)\n", argv[0], argv[i]);
+            return 2;
+        }
+    }
+#if !defined(__SANITIZE_ADDRESS__)
+    guard_report_faults();
+#endif
+    if (o.list) return list_tests(&o);
+    return o.backend ? run_backend(&o) : run_all(&o, argv[0]);
+}
