@@ -27,11 +27,11 @@ VERSION  := $(shell sed -n 's/.*FB_VERSION "\(.*\)"/\1/p' kernels/fourbit.h)
 PKG       = $(shell pkg-config --libs $(1) 2>/dev/null)
 
 OPENMP   := -fopenmp
+comma    := ,
 CPPFLAGS := -Ikernels -I. -D_GNU_SOURCE
 # One rounding where one is written: no contraction to fma, no fast-math.
 COMMON   := -O2 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC \
             $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
-comma    := ,
 CFLAGS   := -std=c11 -Wmissing-prototypes -Wstrict-prototypes
 CXXFLAGS := -std=c++17
 LDFLAGS  := $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
