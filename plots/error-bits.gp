@@ -9,7 +9,7 @@ caption2 = 'Distances along x are those of log2(bits − 4), what is paid above 
 eval headline
 set lmargin at screen left(70); set rmargin at screen right(24)
 set tmargin at screen top(104); set bmargin at screen bottom(66)
-set key at screen left(66), top(76) left top horizontal maxrows 1 width 2
+set key at screen left(8), top(76) left top horizontal maxrows 1 width 2
 set logscale x 2
 set xrange [0.0014:1.7]
 set xtics ("4.002" 0.00195, "4.004" 0.00391, "4.008" 0.00781, "4.016" 0.0156, "4.03" 0.03125, "4.06" 0.0625, "4.125" 0.125, "4.25" 0.25, "4.5" 0.5, "5" 1)

@@ -1,7 +1,7 @@
 # Roofline of the product: TFLOP/s against arithmetic intensity, a mark a series, a number an M.
 # data: series m flops_per_byte TFLOP_s ... roof_TFLOP_s
 # variables: backend, series, config, shape, bandwidth (GB/s), bandwidth_kind, peak (TFLOP/s), lowest and widest
-# (flops_per_byte), slowest (TFLOP/s), above (points over the roof)
+# (flops_per_byte), slowest and fastest (TFLOP/s), above (points over the roof)
 W = 1000; H = 600
 load style
 scale = peak < 2 ? 1000.0 : 1.0
@@ -22,7 +22,8 @@ set logscale xy
 set samples 1000
 low_x = lowest / 1.6; high_x = (widest > 2000.0 * peak / bandwidth ? widest : 2000.0 * peak / bandwidth) * 1.3
 set xrange [low_x:high_x]
-set yrange [slowest * scale / 2:peak * scale * 1.9]
+low_y = slowest * scale / 2; high_y = (fastest > peak ? fastest : peak) * scale * 1.9
+set yrange [low_y:high_y]
 set xlabel "arithmetic intensity (flop / byte)"
 set ylabel unit offset 0.5
 set format "%g"
@@ -31,7 +32,7 @@ corner = peak * 1e3 / bandwidth
 set label 5 sprintf('%.4g %s, measured product', peak * scale, unit) at first high_x, first peak * scale right offset -0.5, 0.7 font SMALL
 # The words lie along the slope: its angle on paper follows from the size of the panel in pixels.
 set angles degrees
-slope = atan((H - 170.0) / log(3.8 * peak * scale / (slowest * scale)) / ((W - 94.0) / log(high_x / low_x)))
+slope = atan((H - 170.0) / log(high_y / low_y) / ((W - 94.0) / log(high_x / low_x)))
 set label 6 sprintf('%.3g GB/s, measured %s', bandwidth, bandwidth_kind) at first sqrt(low_x * corner), first roof(sqrt(low_x * corner)) \
     center rotate by slope offset -0.8, 0.8 font SMALL
 mine(s) = strcol('series') eq s ? column('flops_per_byte') : NaN

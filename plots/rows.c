@@ -58,16 +58,16 @@ typedef struct case_name {
     double m, n, k;
 } case_name;
 
-/* "M1_N4096_K11008" or "4096x11008" */
+/* "M1_N4096_K11008" or "4096x11008"; the widths keep a silly number of digits from overflowing. */
 static bool parse_shape(const char *s, case_name *c)
 {
     long m, n, k;
     int end = 0;
-    if (sscanf(s, "M%ld_N%ld_K%ld%n", &m, &n, &k, &end) == 3 && s[end] == '\0') {
+    if (sscanf(s, "M%15ld_N%15ld_K%15ld%n", &m, &n, &k, &end) == 3 && s[end] == '\0') {
         c->m = (double)m, c->n = (double)n, c->k = (double)k;
         return m > 0 && n > 0 && k > 0;
     }
-    if (sscanf(s, "%ldx%ld%n", &n, &k, &end) == 2 && s[end] == '\0') {
+    if (sscanf(s, "%15ldx%15ld%n", &n, &k, &end) == 2 && s[end] == '\0') {
         c->m = 0, c->n = (double)n, c->k = (double)k;
         return n > 0 && k > 0;
     }
@@ -87,10 +87,11 @@ static bool parse_name(const char *name, case_name *c)
         part[i] = at;
         at = strchr(at, '/');
         if (at) *at++ = '\0';
+        if (*part[i] == '\0') return false;
     }
     c->op = part[0], c->backend = part[1], c->format = part[2], c->shape = part[4];
     c->extra = at && *at ? at : "-";
-    if (sscanf(part[3], "b%ld%n", &c->block_size, &end) != 1 || end == 0 || c->block_size < 0) return false;
+    if (sscanf(part[3], "b%9ld%n", &c->block_size, &end) != 1 || end == 0 || c->block_size < 0) return false;
     c->double_quant = strcmp(part[3] + end, "+dq") == 0;
     return (c->double_quant || part[3][end] == '\0') && parse_shape(c->shape, c);
 }

@@ -37,6 +37,7 @@ END {
             if (lowest == "" || intensity < lowest) lowest = intensity
             if (intensity > widest) widest = intensity
             if (slowest == "" || rate < slowest) slowest = rate
+            if (rate > fastest) fastest = rate
         }
         print row_series[i], row_m[i], intensity, rate, row_p50[i], row_low[i], row_high[i], row_samples[i], row_bytes[i], row_flops[i], roof > data
         drawn++; series = with_word(series, row_series[i]); sizes = with_word(sizes, row_m[i])
@@ -57,6 +58,6 @@ END {
         if (above_roof != "") print "plots: above the measured roof by more than 10 %, check the bytes: " above_roof > "/dev/stderr"
         assign("above", above_roof); assign("bandwidth_kind", is_number(read_bw) ? "read" : "copy")
         assign_number("bandwidth", bandwidth); assign_number("peak", peak)
-        assign_number("lowest", lowest); assign_number("widest", widest); assign_number("slowest", slowest)
+        assign_number("lowest", lowest); assign_number("widest", widest); assign_number("slowest", slowest); assign_number("fastest", fastest)
     }
 }
