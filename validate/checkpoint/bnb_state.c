@@ -1,0 +1,163 @@
+/* bnb_state.c: the quant_state JSON, read and written. See bnb4bit.h. */
+#include "bnb4bit.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+static const char *const torch_names[FB_DTYPE_COUNT] = {
+    [FB_F32] = "float32", [FB_BF16] = "bfloat16", [FB_F16] = "float16"};
+
+/* One text being read: what each check needs. */
+typedef struct reader {
+    const json_t *object;
+    const char *file, *key;
+    ck_error *e;
+} reader;
+
+#define FAIL(r, ...) ck_fail((r)->e, (r)->file, (r)->key, __VA_ARGS__)
+
+static const char *text(const reader *r, const char *key)
+{
+    const json_t *value = json_object_get(r->object, key);
+    if (json_is_string(value)) return json_string_value(value);
+    FAIL(r, "\"%s\" is %s", key, value ? "not a string" : "missing");
+    return NULL;
+}
+
+static bool integer(const reader *r, const char *key, json_int_t *out)
+{
+    const json_t *value = json_object_get(r->object, key);
+    if (!json_is_integer(value)) return FAIL(r, "\"%s\" is %s", key, value ? "not an integer" : "missing");
+    *out = json_integer_value(value);
+    return true;
+}
+
+static bool known_keys(const reader *r)
+{
+    static const char *const known[] = {"quant_type", "blocksize", "dtype", "shape", "nested_blocksize",
+                                        "nested_dtype", "nested_offset"};
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)r->object, key, value) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++) found |= strcmp(key, known[i]) == 0;
+        if (!found) return FAIL(r, "\"%.64s\" is not a key of a quant_state that this version knows", key);
+    }
+    return true;
+}
+
+static bool read_format(const reader *r, bnb_state *s)
+{
+    const char *name = text(r, "quant_type");
+    if (!name) return false;
+    for (int f = 0; f < FB_FORMAT_COUNT; f++)
+        if (strcmp(name, fb_format_name((fb_format)f)) == 0) {
+            s->format = (fb_format)f;
+            return true;
+        }
+    return FAIL(r, "quant_type \"%.32s\" is none of nf4, fp4, int4, int4-affine", name);
+}
+
+static bool read_dtype(const reader *r, bnb_state *s)
+{
+    const char *name = text(r, "dtype");
+    if (!name) return false;
+    for (int t = 0; t < FB_DTYPE_COUNT; t++)
+        if (strcmp(name, torch_names[t]) == 0) {
+            s->dtype = (fb_dtype)t;
+            return true;
+        }
+    return FAIL(r, "dtype \"%.32s\" is none of float32, bfloat16, float16", name);
+}
+
+static bool read_shape(const reader *r, bnb_state *s)
+{
+    const json_t *shape = json_object_get(r->object, "shape");
+    if (!json_is_array(shape)) return FAIL(r, "\"shape\" is %s", shape ? "not an array" : "missing");
+    if (json_array_size(shape) > ST_MAX_RANK)
+        return FAIL(r, "shape has %zu dimensions; at most %d are read", json_array_size(shape), ST_MAX_RANK);
+    s->rank = (int)json_array_size(shape);
+    s->elements = 1;
+    bool overflow = false;
+    for (int i = 0; i < s->rank; i++) {
+        const json_t *d = json_array_get(shape, (size_t)i);
+        if (!json_is_integer(d) || json_integer_value(d) < 0)
+            return FAIL(r, "shape[%d] is not an integer of 0 or more", i);
+        s->shape[i] = json_integer_value(d);
+        overflow |= __builtin_mul_overflow(s->elements, s->shape[i], &s->elements);
+    }
+    if (overflow) return FAIL(r, "shape: the product of the dimensions overflows 63 bits");
+    return true;
+}
+
+static bool read_nested(const reader *r, bnb_state *s)
+{
+    s->nested = json_object_get(r->object, "nested_blocksize") || json_object_get(r->object, "nested_dtype") ||
+                json_object_get(r->object, "nested_offset");
+    if (!s->nested) return true;
+    json_int_t block;
+    if (!integer(r, "nested_blocksize", &block)) return false;
+    if (block != FB_NESTED_BLOCK)
+        return FAIL(r, "nested_blocksize is %lld; only %d is supported", (long long)block, FB_NESTED_BLOCK);
+    const char *dtype = text(r, "nested_dtype");
+    if (!dtype) return false;
+    if (strcmp(dtype, "float32") != 0)
+        return FAIL(r, "nested_dtype is \"%.32s\"; only float32 is supported", dtype);
+    const json_t *offset = json_object_get(r->object, "nested_offset");
+    if (!json_is_number(offset)) return FAIL(r, "\"nested_offset\" is %s", offset ? "not a number" : "missing");
+    double value = json_number_value(offset);
+    /* compared as double: the cast of something beyond fp32 would be undefined */
+    if (!(fabs(value) <= 3.4028234663852886e38)) return FAIL(r, "nested_offset is beyond the range of fp32");
+    s->nested_offset = (float)value;
+    return true;
+}
+
+bool bnb_parse_state(bnb_state *s, const void *bytes, size_t count, const char *file, const char *key, ck_error *e)
+{
+    *s = (bnb_state){0};
+    reader r = {.file = file, .key = key, .e = e};
+    /* far above what eight dimensions can need: not worth a parser's time */
+    if (count > 65536) return FAIL(&r, "the text has %zu bytes; a quant_state has at most 65536", count);
+    json_error_t why;
+    json_t *object = json_loadb(count ? bytes : "", count, JSON_REJECT_DUPLICATES, &why);
+    if (!object) return FAIL(&r, "byte %d of its text: %s", why.position, why.text);
+    r.object = object;
+    json_int_t block = 0;
+    bool good = json_is_object(object) ? known_keys(&r) && read_format(&r, s) && integer(&r, "blocksize", &block) &&
+                                             read_dtype(&r, s) && read_shape(&r, s) && read_nested(&r, s)
+                                       : FAIL(&r, "the text is not a JSON object");
+    if (good && !fb_block_size_valid(block))
+        good = FAIL(&r, "blocksize is %lld; it must be a power of two, %d ... %d", (long long)block, FB_BLOCK_MIN,
+                    FB_BLOCK_MAX);
+    s->block_size = good ? (int32_t)block : 0;
+    json_decref(object);
+    return good;
+}
+
+/* Python prints the shortest decimal that reads back as the same double. */
+static int shortest_digits(double value)
+{
+    char digits[40];
+    for (int p = 1; p < 17; p++) {
+        snprintf(digits, sizeof digits, "%.*e", p - 1, value);
+        if (strtod(digits, NULL) == value) return p;
+    }
+    return 17;
+}
+
+char *bnb_format_state(const bnb_state *s)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < s->rank; i++) json_array_append_new(shape, json_integer(s->shape[i]));
+    json_t *object = json_pack("{s:s, s:i, s:s, s:o}", "quant_type", fb_format_name(s->format), "blocksize",
+                               (int)s->block_size, "dtype", torch_names[s->dtype], "shape", shape);
+    double offset = (double)s->nested_offset;
+    if (s->nested) {
+        json_object_set_new(object, "nested_blocksize", json_integer(FB_NESTED_BLOCK));
+        json_object_set_new(object, "nested_dtype", json_string("float32"));
+        json_object_set_new(object, "nested_offset", json_real(offset));
+    }
+    char *result = json_dumps(object, JSON_REAL_PRECISION((size_t)shortest_digits(offset)));
+    json_decref(object);
+    return result;
+}
