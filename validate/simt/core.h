@@ -11,8 +11,8 @@
  *
  * Order (clock.cpp).  Every fiber has a clock that moves on when it synchronises.  A shadow cell remembers who touched a
  * byte last and at which clock; two touches are ordered when the later fiber has *heard of* the earlier clock: through a
- * block barrier (Block::base), a cluster barrier (Cluster::base), its own warp (Fiber::lanes) or a History handed over by a
- * named barrier, mbarrier or atomic.  A shuffle is no barrier and must not move any of these.
+ * block barrier (Block::base), its own warp (Fiber::lanes) or a History handed over by a named barrier, a cluster barrier or an
+ * mbarrier; blocks hear of other blocks through atomics (Block::foreign).  A shuffle is no barrier and must not move any of these.
  */
 #ifndef SIMT_CORE_H
 #define SIMT_CORE_H
@@ -24,6 +24,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 namespace simt {
 
@@ -53,8 +54,10 @@ typedef std::shared_ptr<const HistoryRow> History;
 
 void release_to(History &object, Fiber &); /* object learns all that f did and knows; f's clock moves on */
 void acquire_from(const History &object, Fiber &);
-void join_group(Fiber *const *fibers, size_t n); /* a barrier over exactly these */
+void join_warp(Fiber *const *fibers, uint32_t present); /* __syncwarp over these lanes */
+void join_block(Block &);                               /* a barrier over all live threads */
 bool ordered_before(Stamp earlier, const Fiber &now);
+Fiber *fiber_of_stamp(Cluster &, Stamp);
 void tick(Fiber &); /* f's later accesses are told apart from its earlier ones */
 
 /* --- fibers ------------------------------------------------------------------------------------------------- */
@@ -93,11 +96,12 @@ struct Fiber {
     /* Blocked: until ready(context) is true, or, with ready == nullptr, until wake(). */
     const char *waiting_for = nullptr;
     Site waiting_at{nullptr, 0};
+    Check stuck_as = Check::Deadlock; /* what to call it if this wait never ends */
     bool (*ready)(void *) = nullptr;
     void *ready_context = nullptr;
 
     uint32_t clock = 1;
-    uint32_t lanes[kWarp];  /* heard of the own warp's lanes */
+    uint32_t lanes[kWarp] = {}; /* heard of the own warp's lanes */
     History heard;          /* heard of the whole cluster; null: nothing beyond base and lanes */
     uint32_t proxy_clock = 0; /* clock at the last fence.proxy.async: earlier generic writes are visible to the async proxy */
     bool fenced = false;      /* a device-scope fence was executed: its atomics now publish */
@@ -116,6 +120,7 @@ struct Gathering {
     const char *what = nullptr;
     uint32_t mask = 0, arrived = 0;
     Site site{nullptr, 0};
+    void *context = nullptr;
     void *args[kWarp];
 };
 
@@ -138,10 +143,11 @@ struct WarpgroupGathering { /* 128 threads; the PTX layer's wgmma */
 
 struct NamedBarrier {
     unsigned expected = 0, arrived = 0;
-    bool mismatch_reported = false;
     Site site{nullptr, 0};
-    std::vector<Fiber *> waiting, members;
+    std::vector<Fiber *> waiting;
+    History history;                /* what the arrived have done; barrier 0 uses Block::base instead */
     int kind = -1, accumulated = 0; /* __syncthreads_and/_or/_count */
+    int result = 0;
 };
 
 /* --- shadow of shared memory: one cell per byte (shadow.cpp) ------------------------------------------------- */
@@ -149,7 +155,10 @@ struct NamedBarrier {
 enum : uint16_t {
     kInit = 1,        /* written since the block began */
     kLanding = 2,     /* destination of a copy in flight: nobody may touch it */
-    kOperandStep = 4, /* bits 2..15: asynchronous readers in flight: nobody may write it */
+    kOperandStep = 4, /* bits 2..13: asynchronous readers in flight: nobody may write it */
+    kOperandMask = 0x3ffc,
+    kAtomic = 0x4000, /* the last writer was an atomic */
+    kGap = 0x8000,    /* between two arrays: out of bounds */
 };
 struct SharedShadow {
     std::vector<Stamp> writer, reader, reader2; /* the last reader and one concurrent with it */
@@ -166,12 +175,15 @@ struct Block {
     std::vector<Warp> warps;
     std::vector<WarpgroupGathering> warpgroups;
     NamedBarrier barriers[kNamedBarriers];
+    uint32_t top = 1;  /* the highest clock of any thread */
+    bool fine_order = false; /* something finer than a block barrier ordered threads: summarised readers get the benefit */
+    uint32_t era = 0;  /* added to clocks in global stamps: what clocks were set back by */
     uint32_t base = 1; /* accesses of this block's threads below this clock are ordered before everyone in it */
     History base_heard; /* what block barriers spread: threads' foreign history */
     std::map<uint64_t, uint32_t> foreign; /* other blocks whose accesses below this clock an atomic handed over */
 
     char *shared = nullptr; /* slot; usable from kSharedStart to shared_end */
-    size_t dynamic_at = 0, shared_end = 0;
+    size_t dynamic_at = 0, dynamic_bytes = 0, shared_end = 0;
     std::map<const StaticShared *, size_t> statics;
     SharedShadow shadow;
     std::map<uint32_t, std::shared_ptr<void>> objects; /* by shared offset: the PTX layer's mbarriers */
@@ -181,10 +193,10 @@ struct Cluster {
     Launch *launch = nullptr;
     Worker *worker = nullptr;
     std::vector<Block *> blocks; /* by rank */
-    uint32_t base = 1;
     unsigned live = 0;
-    unsigned arrived = 0; /* cluster barrier, both halves */
+    unsigned arrived = 0; /* at the cluster barrier */
     uint64_t phase = 0;
+    History arriving, released; /* of this phase, of the last */
     std::deque<std::unique_ptr<Deferred>> in_flight; /* bulk copies; landed when nobody can run, or when due */
     Block *block_of(const void *shared_address) const;
 };
@@ -205,6 +217,16 @@ struct Buffer {
     bool read_only() const { return (flags & kReadOnly) || (const_arg && !written_arg); }
 };
 
+struct RawDiagnostic { /* names are resolved after the launch, outside of any fiber */
+    Check check;
+    uint3 block{0, 0, 0}, thread{0, 0, 0};
+    const void *pc = nullptr;
+    Site site{nullptr, 0};
+    const void *address = nullptr;
+    std::string detail, buffer;
+    uint64_t repeats = 1, order = 0;
+};
+
 struct Launch {
     Invocation what;
     uint64_t id = 0;
@@ -215,12 +237,11 @@ struct Launch {
     std::atomic<uint64_t> next_cluster{0}, done_clusters{0};
     std::atomic<bool> stop{false}; /* a fatal error: workers leave at the next switch */
     std::mutex lock;               /* diagnostics, totals, cross-block history */
-    struct RawDiagnostic;
     std::vector<RawDiagnostic> found;
     std::unordered_map<const void *, std::map<uint64_t, uint32_t>> published; /* atomic location -> block -> clock */
+    std::atomic<unsigned> active{0}; /* workers inside a cluster */
     Counters totals;
-    Launch();
-    ~Launch();
+    explicit Launch(const Invocation &i) : what(i) {}
 };
 
 /* --- one OS thread ------------------------------------------------------------------------------------------- */
@@ -230,27 +251,29 @@ struct BufferCache {
     Buffer *buffer;
 };
 
+enum : uint8_t { kModeChecks = 1, kModeCount = 2, kModeStop = 4 };
+
 struct Worker {
     Launch *launch = nullptr;
     Cluster cluster;
     Fiber *current = nullptr; /* null: the scheduler itself runs */
-    bool checks = false, counting = false;
-    bool inside = false;      /* in the executor's own code: a signal there is the executor's bug */
+    std::atomic<uint8_t> mode{0}; /* what the hooks have to do; 0: return at once */
     void *scheduler_sp = nullptr;
     char *shared_arena = nullptr;
     size_t shared_extent = 0; /* kSharedSlot * blocks of the cluster */
-    std::vector<Block> blocks;
+    std::deque<Block> blocks; /* reused from cluster to cluster */
     std::vector<char *> stacks;
-    std::vector<Fiber *> ready, running;
+    std::vector<Fiber *> ready, running, polled;
     uint64_t random = 1;
-    uint64_t progress = 0; /* counts events; the watchdog and the spin detector look at it */
-    uint64_t accesses_pending = 0;
+    uint64_t progress = 0; /* events other than spinning; the livelock detector looks at it */
     Counters counters;
     std::vector<BufferTraffic> traffic; /* by buffer id */
     BufferCache cache[64] = {};
-    unsigned uid = 0;
-    void *fake_frame = nullptr;
-    std::vector<uint64_t> scratch;
+    History memo_a, memo_b, memo_union; /* 128 threads that wait for one mbarrier all ask for the same union */
+    std::atomic<int> interrupts{0};
+    bool busy = false;
+    bool checking() const { return mode.load(std::memory_order_relaxed) & kModeChecks; }
+    bool counting() const { return mode.load(std::memory_order_relaxed) & kModeCount; }
 };
 extern __thread Worker *tl_worker;
 
@@ -260,7 +283,8 @@ inline bool in_kernel() { return tl_worker && tl_worker->current; }
 /* --- blocking and scheduling (scheduler.cpp) ------------------------------------------------------------------ */
 
 void yield();                                                     /* stay ready, let others run */
-void block_until(const char *what, Site, bool (*ready)(void *), void *context); /* polled by the scheduler */
+/* Polled by the scheduler. stuck_as: what to report if nothing in the cluster can run any more. */
+void block_until(const char *what, Site, bool (*ready)(void *), void *context, Check stuck_as = Check::Deadlock);
 void block_until_woken(const char *what, Site);
 void wake(Fiber &);
 [[noreturn]] void abandon(); /* ends the launch after a fatal diagnostic */
@@ -289,8 +313,9 @@ struct Where {
     Where(Site s) : site(s) {}
 };
 void access(const void *p, size_t bytes, Touch, Where);
-/* The same on behalf of the fiber `f` (an asynchronous copy landing), not counted, not matched with other lanes. */
-void access_for(Fiber &f, const void *p, size_t bytes, Touch, Where);
+/* The same on behalf of the fiber `f`: an asynchronous copy landing, a collective's operand.  counted: it joins f's part of
+ * a warp request (ldmatrix); otherwise the counters do not see it. */
+void access_for(Fiber &f, const void *p, size_t bytes, Touch, Where, bool counted = false);
 
 bool is_shared(const void *p); /* in the shared window of any block of this cluster */
 /* Copies in flight.  begin_landing poisons the bytes (0xFF) and makes every touch an AsyncHazard until end_landing. */
@@ -304,6 +329,22 @@ Stamp last_writer(const void *p);
 size_t unfenced_writes(const void *p, size_t bytes, const Fiber &f);
 
 Buffer *find_buffer(const void *p); /* of the running launch; null: none */
+
+/* --- between the core's own parts ---------------------------------------------------------------------------------- */
+
+void run_cluster(Worker &, uint64_t number);                   /* scheduler.cpp */
+void finish_exited_lane(Fiber &);                              /* collective.cpp: collectives that waited for it */
+void describe_stuck_collectives(Block &);                      /* collective.cpp: at a deadlock */
+void reset_shared(Block &, size_t dynamic_bytes);              /* shadow.cpp */
+void touch_shared(Fiber &, const void *p, size_t bytes, Touch, Where, bool counted); /* shadow.cpp */
+void touch_global(Fiber &, const void *p, size_t bytes, Touch, Where, bool counted); /* global.cpp */
+void log_access(Fiber &, const void *pc, uint64_t address, size_t bytes, bool store, bool shared, unsigned buffer);
+void flush_warp(Worker &, Warp &);                             /* counters.cpp: match what the lanes logged */
+void merge_counters(Launch &, Worker &);
+Diagnostic resolve(const Launch &, const RawDiagnostic &);     /* report.cpp */
+void install_signal_handlers();                                /* watchdog.cpp */
+void interrupt(Worker &, unsigned long os_thread);             /* watchdog.cpp */
+void take_buffers(Launch &);                                   /* buffers.cpp */
 
 /* --- counters and diagnostics ----------------------------------------------------------------------------------- */
 

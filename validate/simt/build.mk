@@ -1,0 +1,42 @@
+# The SIMT executor: libsimt.a (not instrumented) and test_simt (kernels instrumented). README.md has the why.
+#
+# SIMT_LIB           what a program that launches kernels links
+# SIMT_KERNEL_FLAGS  how a translation unit with kernels is compiled: every load and store announced to hooks.cpp.
+#                    Vectorisation off, so that an access in the source is an access in the counters.
+# Neither part is built with SANITIZE's flags: address sanitizer does not know our stack switches, and thread sanitizer's
+# hooks are what we replace.
+
+SIMT_LIB      := $(BUILD)/libsimt.a
+SIMT_LIB_LIBS := -lpthread -ldl
+SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC -Ivalidate/simt
+SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2
+ifneq (,$(findstring clang,$(CXX)))
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
+                     -fno-slp-vectorize -fno-unroll-loops -Wno-unknown-pragmas
+else
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
+                     -fno-tree-slp-vectorize -Wno-unknown-pragmas
+endif
+
+SIMT_TEST_SOURCES := $(wildcard validate/simt/test_simt*.cpp)
+SIMT_CORE_SOURCES := $(filter-out $(SIMT_TEST_SOURCES),$(wildcard validate/simt/*.cpp))
+SIMT_CORE_OBJS    := $(SIMT_CORE_SOURCES:%.cpp=$(BUILD)/%.o)
+SIMT_TEST_OBJS    := $(SIMT_TEST_SOURCES:%.cpp=$(BUILD)/%.o)
+
+$(SIMT_CORE_OBJS): $(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
+
+$(SIMT_TEST_OBJS): $(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+
+$(SIMT_LIB): $(SIMT_CORE_OBJS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/validate/test_simt: $(SIMT_TEST_OBJS) $(SIMT_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $^ -lcunit $(SIMT_LIB_LIBS) -o $@
+
+TESTS += $(BUILD)/validate/test_simt
