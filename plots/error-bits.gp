@@ -9,7 +9,9 @@ caption2 = 'Distances along x are those of log2(bits − 4), what is paid above 
 eval headline
 set lmargin at screen left(70); set rmargin at screen right(24)
 set tmargin at screen top(104); set bmargin at screen bottom(66)
-set key at screen left(8), top(76) left top horizontal maxrows 1 width 2
+legend_top = 82
+names = formats; label_of(s) = format_label(s); colour_of(s) = format_colour(s); mark_of(s) = format_mark(s)
+eval legend
 set logscale x 2
 set xrange [0.0014:1.7]
 set xtics ("4.002" 0.00195, "4.004" 0.00391, "4.008" 0.00781, "4.016" 0.0156, "4.03" 0.03125, "4.06" 0.0625, "4.125" 0.125, "4.25" 0.25, "4.5" 0.5, "5" 1)
@@ -29,5 +31,4 @@ plot for [f in plain] data using (mine(f, 0)):'mse' with lines lc rgb format_col
      for [f in nested] data using (mine(f, 1)):'mse' with points lc rgb "white" pt format_mark(f) ps 1 notitle, \
      for [f in nested] data using (mine(f, 1)):'mse' with points lc rgb format_colour(f) pt hollow(format_mark(f)) ps 1 notitle, \
      for [f in plain] data using (mine(f, 0)):'mse' with points lc rgb format_colour(f) pt format_mark(f) ps 1 notitle, \
-     for [f in formats] for [nested = 0:1] data using (mine(f, nested)):'mse':(number(f)) with labels font TINY tc rgb format_colour(f) offset label_dx(f, nested), label_dy(f, nested) notitle, \
-     for [f in formats] NaN with linespoints lc rgb format_colour(f) pt format_mark(f) lw 1.2 title format_label(f)
+     for [f in formats] for [nested = 0:1] data using (mine(f, nested)):'mse':(number(f)) with labels font TINY tc rgb format_colour(f) offset label_dx(f, nested), label_dy(f, nested) notitle

@@ -10,10 +10,9 @@ caption2 = 'Absmax in fp32. '.dq_note
 eval headline
 
 set multiplot
-legend_top = 70
-eval legend_begin
-plot for [f in formats] NaN with linespoints lc rgb format_colour(f) pt format_mark(f) ps 0.9 title format_label(f)
-eval legend_end
+legend_top = 82
+names = formats; label_of(s) = format_label(s); colour_of(s) = format_colour(s); mark_of(s) = format_mark(s)
+eval legend
 
 set logscale x 2
 set xrange [26:5000]
@@ -28,6 +27,7 @@ of(f) = strcol('format') eq f && column('dq') == 0 ? column('block_size') : NaN
 
 do for [panel = 1:2] {
     metric = panel == 1 ? 'mse' : 'mae'
+    if (panel == 2) { unset label }
     set lmargin at screen panel == 1 ? left(70) : left(W / 2 + 62)
     set rmargin at screen panel == 1 ? left(W / 2 - 10) : right(18)
     set ylabel panel == 1 ? "mean squared error" : "mean absolute error" offset 0.5

@@ -10,11 +10,9 @@ title = 'Roofline of the 4-bit product: Y = X·Wᵀ, '.config.', '.shape
 caption = sprintf('Ceilings measured in the same run. Intensity counts each byte once: the weights as the series stores them, X read and Y written. The number at a point is M, the rows of X.')
 caption2 = above eq '' ? '' : 'ABOVE THE ROOF by more than 10 % (ringed): the bytes counted or the ceiling are wrong, or the weights stay in cache: '.above
 eval headline
-set multiplot
-legend_top = 70
-eval legend_begin
-plot for [s in series] NaN with linespoints lc rgb backend_colour(s) pt backend_mark(s) ps 0.9 title backend_label(s)
-eval legend_end
+legend_top = 82
+names = series; label_of(s) = backend_label(s); colour_of(s) = backend_colour(s); mark_of(s) = backend_mark(s)
+eval legend
 
 set lmargin at screen left(70); set rmargin at screen right(24)
 set tmargin at screen top(104); set bmargin at screen bottom(66)
@@ -44,4 +42,3 @@ plot roof(x) with lines lc rgb BLACK lw 1.5, \
      for [s in series] data using (mine(s)):(column('TFLOP_s') * scale) with points lc rgb backend_colour(s) pt backend_mark(s) ps 0.9, \
      for [s in series] data using (over(s)):(column('TFLOP_s') * scale) with points lc rgb "red" pt 6 lw 1.5 ps 2, \
      for [s in series] data using (mine(s)):(column('TFLOP_s') * scale):(sprintf('%d', column('m'))) with labels font TINY tc rgb backend_colour(s) left offset label_dx(s), label_dy(s)
-unset multiplot

@@ -8,10 +8,9 @@ caption = 'Median; bands and whiskers from p10 to p90, samples of all series int
 caption2 = ''
 eval headline
 set multiplot
-legend_top = 52
-eval legend_begin
-plot for [s in series] NaN with linespoints lc rgb backend_colour(s) pt backend_mark(s) ps 0.9 title backend_label(s)
-eval legend_end
+legend_top = 66
+names = series; label_of(s) = backend_label(s); colour_of(s) = backend_colour(s); mark_of(s) = backend_mark(s)
+eval legend
 
 mine(s) = strcol('series') eq s ? column('m') : NaN
 set lmargin at screen left(70); set rmargin at screen bars eq '' ? right(24) : left(W / 2 - 10)
@@ -30,6 +29,7 @@ plot for [s in series] data using (mine(s)):(column('us_p10') / 1e3):(column('us
      for [s in series] data using (mine(s)):(column('us_p50') / 1e3) with linespoints lc rgb backend_colour(s) lw 1.2 pt backend_mark(s) ps 0.8
 
 if (bars ne '') {
+    unset label
     unset logscale
     big = slowest_bar >= 1000
     unit = big ? 1e3 : 1.0

@@ -122,7 +122,7 @@ draw_bench() {
     picture gemm-roofline gemm-roofline.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=roofline
     picture gemm-time gemm-time.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=time
     peers=$(head -n 1 "$work/rows.tsv" | tr '\t' '\n' | sed -n 's/^x_//p')
-    [ -n "$peers" ] || printf '  no speedup: the run has no peers to compare with (`make peers` fetches them)\n'
+    [ -n "$peers" ] || printf "  no speedup: the run has no peers to compare with (\`make peers\` fetches them)\n"
     for peer in $peers; do
         picture "speedup-${peer//[^A-Za-z0-9+._-]/_}" speedup.gp select-speedup.awk "$work/rows.tsv" "${ceilings[@]}" -v peer="$peer"
     done

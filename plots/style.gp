@@ -48,9 +48,11 @@ set grid back lt 1 lc rgb FAINT lw 0.6
 set bars small
 # No white halo around a mark: it would hide a short whisker.
 set pointintervalbox 0
-set key Left reverse samplen 1.6 spacing 1.15 textcolor rgb "#202020" font FONT.",".(terminal eq 'svg' ? "10" : "7.7")
-SMALL = FONT.",".(terminal eq 'svg' ? "9" : "6.9")
-TINY = FONT.",".(terminal eq 'svg' ? "8" : "6.2")
+unset key
+# The two terminals place an axis's name at different distances.
+set xlabel offset 0, terminal eq 'svg' ? 0.6 : 0
+SMALL = FONT.",".(terminal eq 'svg' ? "9.5" : "7.3")
+TINY = FONT.",".(terminal eq 'svg' ? "8.5" : "6.5")
 BOLD = FONT.":Bold,".(terminal eq 'svg' ? "14" : "10.8")
 
 # Pixels from the left, from the right, from the top, from the bottom, as fractions of the picture.
@@ -61,14 +63,14 @@ bottom(px) = px / (1.0 * H)
 
 # The words around the plot: set before the first panel, `unset label` after it.
 headline = "set label 1 title at screen left(14), top(20) font BOLD textcolor rgb '#000000'; \
-    set label 2 caption at screen left(14), top(41) font SMALL textcolor rgb '#404040'; \
-    set label 3 caption2 at screen left(14), top(56) font SMALL textcolor rgb '#404040'; \
+    set label 2 caption at screen left(14), top(42) font SMALL textcolor rgb '#404040'; \
+    set label 3 caption2 at screen left(14), top(58) font SMALL textcolor rgb '#404040'; \
     set label 4 footer at screen left(14), bottom(12) font TINY textcolor rgb '#707070'"
 caption2 = ''
 
-# A legend across the whole picture, as a panel of its own (in multiplot): a key inside a panel wraps at the panel's width.
-# Set legend_top (pixels from the top), `eval legend_begin`, plot NaN with titles, `eval legend_end`.
-legend_begin = "set lmargin at screen left(14); set rmargin at screen right(10); set tmargin at screen top(legend_top); \
-    set bmargin at screen top(legend_top + 24); unset border; unset tics; unset xlabel; unset ylabel; unset logscale; set xrange [0:1]; set yrange [0:1]; \
-    set key at screen left(8), top(legend_top) left top horizontal maxrows 1"
-legend_end = "unset key; unset label; set border 3 lc rgb GREY; set tics nomirror out scale 0.6 textcolor rgb '#404040'; set xtics nomirror; set ytics nomirror; set grid back lt 1 lc rgb FAINT lw 0.6"
+# A legend across the whole picture: a key inside a panel wraps at the panel's width, and the two terminals disagree on the
+# width of a text. Set legend_top (pixels from the top), names, and the functions label_of, colour_of and mark_of of a name.
+legend = "legend_x = 20; do for [i = 1:words(names)] { name = word(names, i); \
+    set label 100 + i label_of(name) at screen left(legend_x), top(legend_top) left offset 1.1, -0.25 font SMALL textcolor rgb '#202020' \
+        point pt mark_of(name) ps 0.9 lc rgb colour_of(name); \
+    legend_x = legend_x + 36 + 6.3 * strlen(label_of(name)) }"

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Draws every picture from testdata/ (made-up figures, see README.md), then feeds plot.sh what it must refuse.
+# The $ in single quotes are awk's.
+# shellcheck disable=SC2016
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 data=$here/testdata

@@ -8,10 +8,9 @@ caption = 'GB/s of bytes read and written (codes, absmax, dense matrix); median,
 caption2 = (peers eq '' ? '' : 'Filled, solid: fourbit. Hollow, dotted: '.join(peers).'. ').(copy_bw == copy_bw ? 'Dashed line: copy bandwidth measured in the same run.' : 'The run did not measure a copy bandwidth.')
 eval headline
 set multiplot
-legend_top = 70
-eval legend_begin
-plot for [f in formats] NaN with linespoints lc rgb format_colour(f) pt format_mark(f) ps 0.9 title format_label(f)
-eval legend_end
+legend_top = 82
+names = formats; label_of(s) = format_label(s); colour_of(s) = format_colour(s); mark_of(s) = format_mark(s)
+eval legend
 
 set logscale x 2
 set xrange [24:5500]
@@ -25,6 +24,7 @@ dash(b) = b eq backend ? 1 : 3
 width = (W - 70.0 - 18.0 + 14.0) / count
 do for [panel = 1:count] {
     p = word(panels, panel)
+    if (panel == 2) { unset label }
     set label 5 panel_label(p).',  '.times(word(shapes, panel)) at graph 0, 1 offset 0, 0.8 left font SMALL
     set lmargin at screen left(70 + (panel - 1) * width)
     set rmargin at screen left(70 + panel * width - 14)
