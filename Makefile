@@ -44,22 +44,28 @@ TOOLS    :=
 
 include reference/build.mk kernels/build.mk validate/build.mk bench/build.mk plots/build.mk scripts/build.mk
 
+# V=1 prints whole command lines.
+Q   := $(if $(V),,@)
+say  = $(if $(V),,@echo '  $(1)')
+
 # ---- how things are built -----------------------------------------------------------------------------------------
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(COMMON) $(CXXFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(COMMON) $(CXXFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
 
 $(LIB): $(LIB_OBJS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/libfourbit.so: $(LIB_OBJS) kernels/fourbit.map
-	$(CC) -shared -Wl,-soname,libfourbit.so.0 -Wl,--version-script=kernels/fourbit.map $(LDFLAGS) $(LIB_OBJS) $(LIB_LIBS) -o $@
+	$(Q)$(CC) -shared -Wl,-soname,libfourbit.so.0 -Wl,--version-script=kernels/fourbit.map $(LDFLAGS) $(LIB_OBJS) $(LIB_LIBS) -o $@
 
 -include $(shell find $(BUILD) -name '*.d' -not -path '$(BUILD)/sanitize/*' -not -path '$(BUILD)/clang/*' 2>/dev/null)
 
