@@ -18,7 +18,7 @@ static const suite *const suites[] = {&suite_check,      &suite_formats,    &sui
 enum { SUITE_COUNT = sizeof suites / sizeof *suites };
 
 /* What can be asked of the CPU backend; "" is its own choice. */
-static const char *const cpu_variants[] = {"avx2", "avx512", ""};
+static const char *const cpu_variants[] = {"portable", "avx2", "avx512", ""};
 
 static void print_help(const char *program)
 {
