@@ -1,0 +1,95 @@
+/* blockwise8_kernel.h: 8-bit blockwise quantization with the dynamic maps, and double
+ * quantization of absmax, which is the same after its mean is taken off.
+ *
+ *   quantize8     bytes in 2 or 4 an element, twice (NaN and Inf first), out 1 + 4/B
+ *   dequantize8   bytes in 1 + 4/B, out 2 or 4
+ *   bound         memory for both with several cores; a core alone is bound by its look-ups:
+ *                 two an element to quantize (cpu_search8), one to dequantize
+ *
+ * @VERSIONS@
+ */
+#include "stage.h"
+
+static void quantize8_block(const cpu_search8 *s, float *x, int64_t count, float absmax, uint8_t *codes)
+{
+    const float inverse = 1.0f / absmax;
+    const bool divide = isinf(inverse);
+    if (absmax == 0) { /* 0/0 everywhere: a NaN is above no limit */
+        memset(codes, 0, (size_t)count);
+        return;
+    }
+    const vf a = vf_set1(absmax), inv = vf_set1(inverse);
+    for (int64_t i = 0; i < count; i += VF) vf_store(x + i, scaled(vf_load(x + i), a, inv, divide));
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = fb_float_to_bits(x[i]);
+        int32_t bucket = (int32_t)((bits & 0x7fffffffu) >> CPU_BUCKET_SHIFT) - CPU_BUCKET_FIRST;
+        bucket = bucket < 0 ? 0 : bucket >= CPU_BUCKETS ? CPU_BUCKETS - 1 : bucket;
+        const unsigned code = s->below[bits >> 31][bucket];
+        codes[i] = (uint8_t)(code + (x[i] > s->limit[code]));
+    }
+}
+
+fb_status ISA(cpu_quantize8)(fb_context *ctx, fb_map8 map, const void *src, fb_dtype t, int64_t n,
+                             int32_t block_size, uint8_t *codes, float *absmax)
+{
+    const fb_status status = check_finite(ctx, "src", src, t, n);
+    if (status != FB_OK) return status;
+    const int64_t chunks = fb_ceil_div(n, QUANTIZE_CHUNK);
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks))
+    for (int64_t c = 0; c < chunks; c++) {
+        float x[FB_BLOCK_MAX];
+        const int64_t end = cpu_min((c + 1) * QUANTIZE_CHUNK, n);
+        for (int64_t begin = c * QUANTIZE_CHUNK; begin < end; begin += block_size) {
+            const int64_t count = cpu_min(block_size, n - begin);
+            const range r = stage(src, t, begin, count, x);
+            const float largest = largest_of(r);
+            absmax[begin / block_size] = largest;
+            quantize8_block(&cpu_search8_tables[map], x, count, largest, codes + begin);
+        }
+    }
+    return FB_OK;
+}
+
+/* QLoRA (2023), section 3, "Double Quantization". */
+fb_status ISA(cpu_double_quantize)(fb_context *ctx, const float *absmax, int64_t n, uint8_t *codes,
+                                   float *nested_absmax, float *nested_offset)
+{
+    const fb_status status = check_finite(ctx, "absmax", absmax, FB_F32, n);
+    if (status != FB_OK) return status;
+    const float offset = cpu_tree_mean(absmax, n);
+    const int64_t groups = fb_ceil_div(n, FB_NESTED_BLOCK);
+#pragma omp parallel for schedule(static) num_threads(cpu_threads(ctx, fb_ceil_div(groups, 64)))
+    for (int64_t g = 0; g < groups; g++) {
+        float rest[FB_NESTED_BLOCK], x[FB_NESTED_BLOCK];
+        const int64_t begin = g * FB_NESTED_BLOCK, count = cpu_min(FB_NESTED_BLOCK, n - begin);
+        for (int64_t i = 0; i < count; i++) rest[i] = absmax[begin + i] - offset;
+        const range r = stage(rest, FB_F32, 0, count, x);
+        nested_absmax[g] = largest_of(r);
+        quantize8_block(&cpu_search8_tables[FB_MAP_SIGNED], x, count, nested_absmax[g], codes + begin);
+    }
+    nested_offset[0] = offset;
+    return FB_OK;
+}
+
+fb_status ISA(cpu_dequantize8)(fb_context *ctx, fb_map8 map, const uint8_t *codes, const float *absmax, int64_t n,
+                               int32_t block_size, void *dst, fb_dtype t)
+{
+    float values[FB_CODES8];
+    memcpy(values, fb_dynamic_bits[map], sizeof values);
+    const int64_t chunks = fb_ceil_div(n, QUANTIZE_CHUNK);
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks))
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t last = cpu_min((c + 1) * QUANTIZE_CHUNK, n);
+        for (int64_t begin = c * QUANTIZE_CHUNK; begin < last; begin += block_size) {
+            const int64_t end = cpu_min(begin + block_size, last);
+            const float scale = absmax[begin / block_size];
+            int64_t i = begin;
+#define DEQUANTIZE8(type) \
+    for (; end - i >= VF; i += VF) vf_store_as(dst, type, i, vf_mul(vf_gather(values, codes + i), vf_set1(scale)));
+            if (t == FB_F32) DEQUANTIZE8(FB_F32) else if (t == FB_BF16) DEQUANTIZE8(FB_BF16) else DEQUANTIZE8(FB_F16)
+#undef DEQUANTIZE8
+            for (; i < end; i++) fb_store(dst, t, i, values[codes[i]] * scale);
+        }
+    }
+    return FB_OK;
+}

@@ -1,0 +1,114 @@
+/* cpu.h: what the files of the CPU backend share. Internal.
+ *
+ * An operation is one template, NAME_kernel.h, written on the small vector
+ * vocabulary of vec_avx2.h and vec_avx512.h (same names, another width), and one
+ * file an instruction set, NAME_avx2.c, that includes the two. So what a test proves
+ * of one instruction set's loops, tails and order of operations holds for the other's;
+ * only the vocabulary itself differs.
+ *
+ *     cpu_ops.c            which instruction set runs: one table each
+ *     cpu.h                slots, threads, workspace arithmetic, absmax of a block
+ *     vec_*.h              the vocabulary: decode 32 codes, find 32 codes, fp32 vectors
+ *     decode.h             weights of any span of a matrix, in fp32
+ *     microkernel.h        the register tile both products end in
+ *     *_kernel.h           the operations
+ *
+ * Threads: OpenMP. Each output is made by one thread in an order that does not
+ * depend on how many there are. */
+#ifndef FOURBIT_CPU_H
+#define FOURBIT_CPU_H
+
+#include "backend.h"
+
+#include <omp.h>
+
+/* ---- slots --------------------------------------------------------------------- */
+
+#define CPU_DECLARE_SLOTS(isa)                                                                                   \
+    fb_status cpu_quantize_##isa(fb_context *, const void *, fb_dtype, fb_matrix *);                             \
+    fb_status cpu_dequantize_##isa(fb_context *, const fb_matrix *, void *, fb_dtype);                           \
+    fb_status cpu_double_quantize_##isa(fb_context *, const float *, int64_t, uint8_t *, float *, float *);      \
+    fb_status cpu_quantize8_##isa(fb_context *, fb_map8, const void *, fb_dtype, int64_t, int32_t, uint8_t *,    \
+                                  float *);                                                                      \
+    fb_status cpu_dequantize8_##isa(fb_context *, fb_map8, const uint8_t *, const float *, int64_t, int32_t,     \
+                                    void *, fb_dtype);                                                           \
+    fb_status cpu_gemm_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, const void *,     \
+                             void *, fb_dtype);                                                                  \
+    fb_status cpu_gemm_dx_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, void *,        \
+                                fb_dtype, bool);                                                                 \
+    size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m);                           \
+    size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m);
+CPU_DECLARE_SLOTS(avx2)
+CPU_DECLARE_SLOTS(avx512)
+
+/* ---- 8-bit search tables, built once by fb_cpu_ops (blockwise8.c) ------------------- */
+
+/* A code is how many of 255 ascending limits lie strictly below y. The limits are the
+ * midpoints of the map; where the tie belongs to the upper (even) code, the float just
+ * below the midpoint. A bucket is a sign, an exponent and 7 bits of mantissa: no bucket
+ * holds two limits, so below[bucket] plus one comparison is the code. */
+enum {
+    CPU_BUCKET_SHIFT = 16,
+    CPU_BUCKET_FIRST = 0x34000000 >> CPU_BUCKET_SHIFT, /* 2^-23: under every limit but zero's */
+    CPU_BUCKET_LAST = 0x3f800000 >> CPU_BUCKET_SHIFT,  /* 1.0 */
+    CPU_BUCKETS = CPU_BUCKET_LAST - CPU_BUCKET_FIRST + 1
+};
+typedef struct cpu_search8 {
+    float limit[FB_CODES8]; /* the last one is +Inf */
+    uint8_t below[2][CPU_BUCKETS];
+} cpu_search8;
+extern cpu_search8 cpu_search8_tables[FB_MAP8_COUNT];
+void cpu_search8_init(void);
+
+/* Mean of absmax in the tree order of backend.h, rounded to fp32. */
+float cpu_tree_mean(const float *x, int64_t n);
+
+/* ---- threads -------------------------------------------------------------------------- */
+
+static inline int64_t cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t cpu_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* The most threads a call may use. A request beyond the cores is honoured up to 64:
+ * tests ask for odd counts on small machines. */
+static inline int cpu_max_threads(const fb_context *ctx)
+{
+    if (ctx->threads == 0) return omp_get_max_threads();
+    int most = omp_get_num_procs() > 64 ? omp_get_num_procs() : 64;
+    return ctx->threads < most ? ctx->threads : most;
+}
+
+/* Threads for a loop over `chunks` pieces: no thread without a piece. */
+static inline int cpu_threads(const fb_context *ctx, int64_t chunks)
+{
+    return (int)cpu_min(cpu_max_threads(ctx), chunks < 1 ? 1 : chunks);
+}
+
+/* ---- a block's absmax ------------------------------------------------------------------ */
+
+typedef struct cpu_scales {
+    const float *absmax;  /* NULL: double-quantized, by the four below */
+    const uint8_t *codes;
+    const float *nested, *map;
+    float offset;
+    float storage[FB_CODES8];
+} cpu_scales;
+
+static inline void cpu_scales_init(cpu_scales *s, const fb_matrix *w)
+{
+    s->absmax = w->double_quant ? NULL : w->absmax;
+    if (!w->double_quant || !w->rows || !w->cols) return;
+    s->codes = w->absmax_codes;
+    s->nested = w->nested_absmax;
+    s->offset = w->nested_offset[0];
+    s->map = fb_nested_codebook(w->nested_codebook, s->storage);
+}
+
+/* Decoded in flight: a few instructions a block, and 3 bytes of 4 less to read. */
+static inline float cpu_absmax(const cpu_scales *s, int64_t block)
+{
+    if (s->absmax) return s->absmax[block];
+    float scaled = s->map[s->codes[block]] * s->nested[block / FB_NESTED_BLOCK];
+    return scaled + s->offset;
+}
+
+#endif

@@ -1,0 +1,109 @@
+/* cpu_ops.c: which instruction set the CPU backend runs on.
+ *
+ * Each table starts as the reference's and has slots overridden by the files of its
+ * instruction set. The best that the processor and the operating system support is
+ * taken; FOURBIT_CPU=portable, avx2 or avx512 forces one. Chosen at the first call. */
+#include "cpu.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Products take every weight as code * absmax in fp32, never rounded to bf16 first:
+ * that is one conversion less, at any M and for any type of activations. */
+static fb_weights exact(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    (void)ctx, (void)w, (void)m, (void)t;
+    return FB_WEIGHTS_EXACT;
+}
+
+#define WORKSPACE(isa)                                                                                         \
+    static size_t workspace_##isa(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)  \
+    {                                                                                                          \
+        switch (op) {                                                                                          \
+        case FB_OP_GEMM: return cpu_gemm_workspace_##isa(ctx, w, m);                                           \
+        case FB_OP_GEMM_DX: return cpu_gemm_dx_workspace_##isa(ctx, w, m);                                     \
+        default: return fb_reference_ops()->workspace(ctx, op, w, m, t);                                       \
+        }                                                                                                      \
+    }
+WORKSPACE(avx2)
+WORKSPACE(avx512)
+
+#define OVERRIDES(isa)                                                                                      \
+    .variant = #isa, .workspace = workspace_##isa, .quantize = cpu_quantize_##isa,                          \
+    .dequantize = cpu_dequantize_##isa, .double_quantize = cpu_double_quantize_##isa,                       \
+    .quantize8 = cpu_quantize8_##isa, .dequantize8 = cpu_dequantize8_##isa, .gemm_weights = exact,          \
+    .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa
+
+/* NULL slots are the reference's. Best first. */
+enum { VARIANTS = 3 };
+static fb_ops variants[VARIANTS] = {
+    {OVERRIDES(avx512)},
+    {OVERRIDES(avx2)},
+    {.variant = "portable"},
+};
+
+/* __builtin_cpu_supports also asks whether the operating system saves the registers. */
+static bool supported(int v)
+{
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (v == 0)
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return v == 1 ? avx2 : true;
+}
+
+static void inherit(fb_ops *ops)
+{
+    const fb_ops *base = fb_reference_ops();
+#define INHERIT(slot) \
+    if (!ops->slot) ops->slot = base->slot
+    INHERIT(workspace);
+    INHERIT(quantize);
+    INHERIT(dequantize);
+    INHERIT(double_quantize);
+    INHERIT(decode_absmax);
+    INHERIT(quantize8);
+    INHERIT(dequantize8);
+    INHERIT(normalize);
+    INHERIT(denormalize);
+    INHERIT(adamw32);
+    INHERIT(adamw8);
+    INHERIT(gemm_weights);
+    INHERIT(gemm_dx_weights);
+    INHERIT(gemm);
+    INHERIT(gemm_dx);
+#undef INHERIT
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const fb_ops *chosen;
+static char chosen_why[FB_MESSAGE_SIZE];
+
+static void choose(void)
+{
+    cpu_search8_init();
+    const char *forced = getenv("FOURBIT_CPU");
+    if (forced && !*forced) forced = NULL;
+    for (int v = 0; v < VARIANTS; v++) {
+        inherit(&variants[v]);
+        if (forced ? strcmp(forced, variants[v].variant) != 0 : !supported(v)) continue;
+        if (supported(v)) {
+            if (!chosen) chosen = &variants[v];
+        } else {
+            snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%s, but this processor or system lacks it", forced);
+            return;
+        }
+    }
+    if (!chosen)
+        snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%.64s is none of portable, avx2 and avx512",
+                 forced ? forced : "");
+}
+
+const fb_ops *fb_cpu_ops(char *why)
+{
+    pthread_once(&once, choose);
+    if (!chosen) memcpy(why, chosen_why, sizeof chosen_why);
+    return chosen;
+}

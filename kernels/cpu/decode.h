@@ -1,0 +1,103 @@
+/* decode.h: fp32 weights of any span of a quantized matrix. Included after a vec_*.h.
+ *
+ * The matrix is a flat sequence of groups of 32 weights (16 bytes), each within one block.
+ * Whole groups are decoded from memory; the parts of a group that begin and end a span,
+ * and the matrix's last short group, by way of a buffer: nothing past the last byte is read. */
+#ifndef FOURBIT_CPU_DECODE_H
+#define FOURBIT_CPU_DECODE_H
+
+#include "cpu.h"
+
+typedef struct decoder {
+    const uint8_t *codes, *zero_points;
+    int64_t n;                 /* elements */
+    int shift;                 /* log2 of the block size */
+    cpu_scales scales;
+    float values[FB_CODES];
+    lut luts[FB_CODES];        /* INT4 affine: one a zero point; else the first */
+} decoder;
+
+static inline void shifted_values(const decoder *d, float zero_point, float out[FB_CODES])
+{
+    for (int c = 0; c < FB_CODES; c++) out[c] = d->values[c] - zero_point;
+}
+
+static inline void decoder_init(decoder *d, const fb_matrix *w)
+{
+    float storage[FB_CODES];
+    memcpy(d->values, fb_matrix_codebook(w, storage), sizeof d->values);
+    d->codes = w->codes;
+    d->zero_points = w->format == FB_INT4_AFFINE ? w->zero_points : NULL;
+    d->n = w->rows * w->cols;
+    d->shift = 0;
+    while (1 << d->shift < w->block_size) d->shift++;
+    cpu_scales_init(&d->scales, w);
+    lut_make(&d->luts[0], d->values);
+    for (int z = 1; d->zero_points && z < FB_CODES; z++) {
+        float values[FB_CODES];
+        shifted_values(d, (float)z, values);
+        lut_make(&d->luts[z], values);
+    }
+}
+
+/* A zero point beyond 15 is no quantizer's, but a file may hold one. */
+static inline lutv block_lut(const decoder *d, int64_t block)
+{
+    if (!d->zero_points) return lut_load(&d->luts[0]);
+    unsigned z = d->zero_points[block];
+    if (z < FB_CODES) return lut_load(&d->luts[z]);
+    float values[FB_CODES];
+    lut made;
+    shifted_values(d, (float)z, values);
+    lut_make(&made, values);
+    return lut_load(&made);
+}
+
+/* The group that starts at element `group`, zero bytes after the matrix's last. */
+static inline void copy_group(const decoder *d, int64_t group, uint8_t bytes[GROUP / 2])
+{
+    memset(bytes, 0, GROUP / 2);
+    memcpy(bytes, d->codes + group / 2, (size_t)cpu_min(GROUP / 2, fb_code_bytes(d->n) - group / 2));
+}
+
+/* Elements begin ... end-1 of one group. */
+static void decode_part(const decoder *d, const lutv *table, vf scale, int64_t begin, int64_t end, float *out)
+{
+    int64_t group = begin / GROUP * GROUP;
+    uint8_t bytes[GROUP / 2];
+    float values[GROUP];
+    vf v[GV];
+    copy_group(d, group, bytes);
+    decode32(table, bytes, v);
+    for (int i = 0; i < GV; i++) vf_store(values + i * VF, vf_mul(v[i], scale));
+    memcpy(out, values + (begin - group), (size_t)(end - begin) * sizeof(float));
+}
+
+/* out[0 ... count-1] = fp32 weights from element begin on, as dequantize to fp32 has them. */
+static void decode_span(const decoder *d, int64_t begin, int64_t count, float *out)
+{
+    const int64_t end = begin + count;
+    for (int64_t i = begin; i < end;) {
+        const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
+        const lutv table = block_lut(d, block);
+        const vf scale = vf_set1(cpu_absmax(&d->scales, block));
+        if (i % GROUP) {
+            int64_t part = cpu_min(cpu_round_up(i, GROUP), stop);
+            decode_part(d, &table, scale, i, part, out);
+            out += part - i;
+            i = part;
+        }
+        for (; stop - i >= GROUP; i += GROUP, out += GROUP) {
+            vf v[GV];
+            decode32(&table, d->codes + i / 2, v);
+            for (int j = 0; j < GV; j++) vf_store(out + j * VF, vf_mul(v[j], scale));
+        }
+        if (i < stop) {
+            decode_part(d, &table, scale, i, stop, out);
+            out += stop - i;
+            i = stop;
+        }
+    }
+}
+
+#endif

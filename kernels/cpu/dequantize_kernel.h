@@ -1,0 +1,82 @@
+/* dequantize_kernel.h: 4-bit codes to fp32, bf16 or fp16.
+ *
+ *   bytes   in 0.5 + 4/B a weight (double-quantized 0.5 + 1/B + 4/(256 B)), out 2 or 4: block 64
+ *           to bf16 2.5625. FLOPs: 16 products a block, or one a weight for fp32
+ *   bound   memory: the copy bandwidth
+ *
+ * A block has only 16 values. For 16-bit output they are scaled and rounded once a
+ * block, and a weight is one table look-up: the same bits as code * absmax rounded.
+ *
+ * @VERSIONS@
+ */
+#include "decode.h"
+
+/* A piece of work: some blocks. Output beyond the last-level caches is streamed past
+ * them: it would evict what the caller has there, and reading a line before
+ * overwriting it costs a third of the traffic. */
+enum { DEQUANTIZE_CHUNK = 1 << 16, DEQUANTIZE_STREAM_BYTES = 16 << 20 };
+
+static void dequantize16(const decoder *d, int64_t begin, int64_t end, uint16_t *out, fb_dtype t, bool stream)
+{
+    for (int64_t i = begin; i < end;) {
+        const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
+        float shifted[FB_CODES];
+        const float *values = d->values;
+        if (d->zero_points) {
+            shifted_values(d, (float)d->zero_points[block], shifted);
+            values = shifted;
+        }
+        const lut16 table = lut16_make(values, cpu_absmax(&d->scales, block), t);
+        if (stream)
+            for (; stop - i >= GROUP; i += GROUP) decode32_16(&table, d->codes + i / 2, out + i, true);
+        else
+            for (; stop - i >= GROUP; i += GROUP) decode32_16(&table, d->codes + i / 2, out + i, false);
+        if (i < stop) {
+            uint8_t bytes[GROUP / 2];
+            uint16_t tail[GROUP];
+            copy_group(d, i, bytes);
+            decode32_16(&table, bytes, tail, false);
+            memcpy(out + i, tail, (size_t)(stop - i) * sizeof *out);
+            i = stop;
+        }
+    }
+}
+
+/* decode_span with streaming stores, for whole groups. */
+static void dequantize32_stream(const decoder *d, int64_t begin, int64_t end, float *out)
+{
+    for (int64_t i = begin; i < end;) {
+        const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
+        const lutv table = block_lut(d, block);
+        const vf scale = vf_set1(cpu_absmax(&d->scales, block));
+        for (; i < stop; i += GROUP) {
+            vf v[GV];
+            decode32(&table, d->codes + i / 2, v);
+            for (int j = 0; j < GV; j++) vf_stream(out + i + j * VF, vf_mul(v[j], scale));
+        }
+    }
+}
+
+static void dequantize32(const decoder *d, int64_t begin, int64_t end, float *out, bool stream)
+{
+    const int64_t whole = stream ? end / GROUP * GROUP : begin;
+    if (whole > begin) dequantize32_stream(d, begin, whole, out);
+    if (end > whole) decode_span(d, whole, end - whole, out + whole);
+}
+
+fb_status ISA(cpu_dequantize)(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
+{
+    decoder d;
+    decoder_init(&d, src);
+    const bool stream =
+        d.n * (int64_t)fb_dtype_size(t) >= DEQUANTIZE_STREAM_BYTES && (uintptr_t)dst % sizeof(vf) == 0;
+    const int64_t chunks = fb_ceil_div(d.n, DEQUANTIZE_CHUNK); /* every block size divides the chunk */
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks))
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t begin = c * DEQUANTIZE_CHUNK, end = cpu_min(begin + DEQUANTIZE_CHUNK, d.n);
+        if (t == FB_F32) dequantize32(&d, begin, end, dst, stream);
+        else dequantize16(&d, begin, end, dst, t, stream);
+        if (stream) vf_fence();
+    }
+    return FB_OK;
+}

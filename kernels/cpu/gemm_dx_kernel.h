@@ -1,0 +1,158 @@
+/* gemm_dx_kernel.h: dX [M, K] = dY [M, N] W, W [N, K] quantized; the backward of gemm.
+ *
+ *   bytes, FLOPs and bound: gemm's
+ *
+ * The sum runs over W's rows while codes are packed along its columns, so a vector holds
+ * neighbouring columns and dY is broadcast:
+ *   few    M <= 2, rows that start on a group: 32 columns x M accumulators in registers go
+ *          down FEW_DEPTH rows of W; what dY[row] * absmax comes to is worked out before, once for
+ *          each row and group.
+ *   panel  any M: DEPTH rows x COLS columns of W decoded into a panel; dY, in fp32, is the
+ *          broadcast operand of the microkernel as it lies.
+ * A thread owns columns: every sum is one thread's, in the order of the rows. No copy of W
+ * in any type: a panel is 66 KB.
+ *
+ * @VERSIONS@
+ */
+#include "decode.h"
+#include "microkernel.h"
+
+enum {
+    FEW = 2,
+    FEW_DEPTH = 16,
+    COLS = 256, /* columns a thread takes at a time: two cache lines of codes */
+    DEPTH = 64,
+    PANEL_STRIDE = COLS + 16, /* not a power of two: rows fall into different cache sets */
+    MC = 512
+};
+
+static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
+
+typedef struct dx_space {
+    int64_t stride;          /* of dY in fp32 */
+    int64_t shared, private; /* floats */
+    int threads;
+} dx_space;
+
+static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    const int threads = cpu_threads(ctx, fb_ceil_div(w->cols, COLS));
+    const int64_t stride = cpu_round_up(w->rows, 16) + 16, count = cpu_min(m, MC);
+    if (takes_few(w, m)) return (dx_space){.stride = stride, .shared = count * stride, .threads = threads};
+    return (dx_space){.stride = stride,
+                      .shared = count * stride,
+                      .private = DEPTH * PANEL_STRIDE + count * COLS,
+                      .threads = threads};
+}
+
+size_t ISA(cpu_gemm_dx_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    const dx_space s = dx_space_for(ctx, w, m);
+    return (size_t)(s.shared + s.threads * s.private) * sizeof(float);
+}
+
+/* c [count][stride] to columns at ... of dX */
+static void write_dx(const float *c, int64_t stride, int64_t rows, int64_t count, void *dx, fb_dtype t, int64_t at,
+                     int64_t dx_stride, bool accumulate)
+{
+    for (int64_t j = 0; j < rows; j++) {
+        float line[COLS], before[COLS];
+        memcpy(line, c + j * stride, (size_t)count * sizeof *line);
+        if (accumulate) {
+            to_float(dx, t, at + j * dx_stride, count, before);
+            for (int64_t i = 0; i < count; i++) line[i] += before[i];
+        }
+        from_float(line, count, dx, t, at + j * dx_stride);
+    }
+}
+
+/* ---- few ------------------------------------------------------------------------------ */
+
+/* c [m][COLS] += dY rows' elements row ... row+depth-1 times `count` columns from col on
+ * (whole groups). m is constant at every call. */
+ALWAYS_INLINE void few_columns(const int m, const decoder *d, int64_t row, int64_t depth, int64_t col, int64_t count,
+                               int64_t cols, const float *dy, int64_t dy_stride, float *c)
+{
+    float factor[COLS / GROUP][FEW_DEPTH][FEW];
+    for (int64_t r = 0; r < depth; r++)
+        for (int64_t g = 0; g < count / GROUP; g++) {
+            const float absmax = cpu_absmax(&d->scales, ((row + r) * cols + col + g * GROUP) >> d->shift);
+            for (int j = 0; j < m; j++) factor[g][r][j] = dy[j * dy_stride + row + r] * absmax;
+        }
+    for (int64_t g = 0; g < count / GROUP; g++) {
+        vf sum[FEW][GV];
+        for (int j = 0; j < m; j++)
+            for (int v = 0; v < GV; v++) sum[j][v] = vf_load(c + j * COLS + g * GROUP + v * VF);
+        for (int64_t r = 0; r < depth; r++) {
+            const int64_t i = (row + r) * cols + col + g * GROUP;
+            const lutv table = block_lut(d, i >> d->shift);
+            vf code[GV];
+            decode32(&table, d->codes + i / 2, code);
+            for (int j = 0; j < m; j++)
+                for (int v = 0; v < GV; v++) sum[j][v] = vf_fma(code[v], vf_set1(factor[g][r][j]), sum[j][v]);
+        }
+        for (int j = 0; j < m; j++)
+            for (int v = 0; v < GV; v++) vf_store(c + j * COLS + g * GROUP + v * VF, sum[j][v]);
+    }
+}
+
+static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s,
+                   void *dx, fb_dtype t, bool accumulate)
+{
+    const int64_t rows = w->rows, cols = w->cols;
+#pragma omp parallel for schedule(dynamic) num_threads(s.threads)
+    for (int64_t col = 0; col < cols; col += COLS) {
+        const int64_t count = cpu_min(COLS, cols - col);
+        float c[FEW * COLS];
+        memset(c, 0, sizeof c);
+        for (int64_t row = 0; row < rows; row += FEW_DEPTH) {
+            const int64_t depth = cpu_min(FEW_DEPTH, rows - row);
+            if (m == 1) few_columns(1, d, row, depth, col, count, cols, dy, s.stride, c);
+            else few_columns(2, d, row, depth, col, count, cols, dy, s.stride, c);
+        }
+        write_dx(c, COLS, m, count, dx, t, col, cols, accumulate);
+    }
+}
+
+/* ---- panel ---------------------------------------------------------------------------- */
+
+static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s, float *private,
+                      void *dx, fb_dtype t, int64_t first, bool accumulate)
+{
+    const int64_t rows = w->rows, cols = w->cols;
+#pragma omp parallel for schedule(dynamic) num_threads(s.threads)
+    for (int64_t col = 0; col < cols; col += COLS) {
+        const int64_t count = cpu_min(COLS, cols - col), padded = cpu_round_up(count, VF);
+        float *panel = private + omp_get_thread_num() * s.private, *c = panel + DEPTH * PANEL_STRIDE;
+        memset(c, 0, (size_t)(m * COLS) * sizeof *c);
+        for (int64_t row = 0; row < rows; row += DEPTH) {
+            const int64_t depth = cpu_min(DEPTH, rows - row);
+            for (int64_t r = 0; r < depth; r++) {
+                float *line = panel + r * PANEL_STRIDE;
+                decode_span(d, (row + r) * cols + col, count, line);
+                for (int64_t i = count; i < padded; i++) line[i] = 0;
+            }
+            for (int64_t i = 0; i < padded; i += TILE_COLS)
+                product(m, padded - i >= TILE_COLS ? 2 : 1, dy + row, s.stride, panel + i, PANEL_STRIDE, depth, c + i,
+                        COLS);
+        }
+        write_dx(c, COLS, m, count, dx, t, first * cols + col, cols, accumulate);
+    }
+}
+
+fb_status ISA(cpu_gemm_dx)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx,
+                           fb_dtype dx_dtype, bool accumulate)
+{
+    const dx_space s = dx_space_for(ctx, w, m);
+    float *dyf = ctx->workspace;
+    decoder d;
+    decoder_init(&d, w);
+    for (int64_t first = 0; first < m; first += MC) {
+        const int64_t count = cpu_min(MC, m - first);
+        for (int64_t j = 0; j < count; j++)
+            to_float(dy, dy_dtype, (first + j) * w->rows, w->rows, dyf + j * s.stride);
+        if (takes_few(w, m)) dx_few(w, &d, m, dyf, s, dx, dx_dtype, accumulate);
+        else dx_panels(w, &d, count, dyf, s, dyf + s.shared, dx, dx_dtype, first, accumulate);
+    }
+    return FB_OK;
+}

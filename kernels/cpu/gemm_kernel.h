@@ -1,0 +1,212 @@
+/* gemm_kernel.h: Y [M, N] = X [M, K] W^T + bias, W [N, K] quantized.
+ *
+ *   bytes   M small: W once, 0.5 + 4/B a weight (block 64: 0.5625, double-quantized 0.516)
+ *   FLOPs   2 M N K, fp32 fma
+ *   bound   M = 1: memory, if 8 weights are decoded and multiplied in about 1.5 cycles a core;
+ *           from M = 4 or so the fma units: 16 (AVX2) or 32 (AVX-512) products a cycle a core
+ *
+ * Two ways:
+ *   few    M <= 4, rows that start on a group: a row of W is decoded in registers and multiplied
+ *          with M rows of x. At M = 1 codes are summed against x per block and scaled once.
+ *   panel  any M: NC rows x KC columns of W are decoded into a panel that stays in the second-
+ *          level cache and serves up to MC rows of x, which were transposed once:
+ *
+ *            W panel [NC][KC] --> each row's weights broadcast   \
+ *            x tiles [K][TILE_COLS], one column a row of x       /  microkernel --> c [NC][MC], fp32
+ *
+ *          so the decoded panel needs no transposition, and c is written out as rows of Y.
+ *
+ * Sums run over k in an order that the shape alone fixes. Weights enter exactly (not rounded to
+ * x's type): FB_WEIGHTS_EXACT.
+ *
+ * @VERSIONS@
+ */
+#include "decode.h"
+#include "microkernel.h"
+
+enum {
+    FEW = 4,
+    FEW_CHUNK = 1 << 17, /* weights a thread takes at a time */
+    NC = 96,
+    KC = 256,
+    PANEL_STRIDE = KC + 16, /* not a power of two: rows fall into different cache sets */
+    MC = 512
+};
+
+static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
+
+/* ---- workspace: what all threads share, then a piece a thread ------------------------- */
+
+typedef struct gemm_space {
+    int64_t rows;            /* of x in c and in the tiles: padded to whole vectors */
+    int64_t shared, private; /* floats */
+    int threads;
+} gemm_space;
+
+static gemm_space gemm_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    if (takes_few(w, m)) return (gemm_space){.rows = m, .shared = m * w->cols + 16};
+    const int64_t rows = cpu_round_up(cpu_min(m, MC), VF);
+    return (gemm_space){.rows = rows,
+                        .shared = cpu_round_up(rows * w->cols, 16),
+                        .private = NC * PANEL_STRIDE + NC * rows,
+                        .threads = cpu_threads(ctx, fb_ceil_div(w->rows, NC))};
+}
+
+size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    const gemm_space s = gemm_space_for(ctx, w, m);
+    return (size_t)(s.shared + s.threads * s.private) * sizeof(float);
+}
+
+/* ---- few ------------------------------------------------------------------------------ */
+
+/* One row of W times one row of x. */
+static float dot1(const decoder *d, int64_t row, int64_t cols, const float *x)
+{
+    vf sum = vf_zero();
+    const int64_t end = (row + 1) * cols;
+    for (int64_t i = row * cols; i < end;) {
+        const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
+        const lutv table = block_lut(d, block);
+        vf part[2] = {vf_zero(), vf_zero()};
+        for (; i < stop; i += GROUP, x += GROUP) {
+            vf c[GV];
+            decode32(&table, d->codes + i / 2, c);
+            for (int v = 0; v < GV; v++) part[v % 2] = vf_fma(c[v], vf_load(x + v * VF), part[v % 2]);
+        }
+        sum = vf_fma(vf_add(part[0], part[1]), vf_set1(cpu_absmax(&d->scales, block)), sum);
+    }
+    return vf_sum(sum);
+}
+
+/* One row of W times m rows of x (m constant at every call). */
+ALWAYS_INLINE void dots(const int m, const decoder *d, int64_t row, int64_t cols, const float *x, float *sums)
+{
+    vf sum[FEW];
+    for (int j = 0; j < m; j++) sum[j] = vf_zero();
+    const int64_t end = (row + 1) * cols;
+    for (int64_t i = row * cols; i < end;) {
+        const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
+        const lutv table = block_lut(d, block);
+        const vf scale = vf_set1(cpu_absmax(&d->scales, block));
+        for (; i < stop; i += GROUP, x += GROUP) {
+            vf c[GV];
+            decode32(&table, d->codes + i / 2, c);
+            for (int v = 0; v < GV; v++) {
+                c[v] = vf_mul(c[v], scale);
+                for (int j = 0; j < m; j++) sum[j] = vf_fma(c[v], vf_load(x + j * cols + v * VF), sum[j]);
+            }
+        }
+    }
+    for (int j = 0; j < m; j++) sums[j] = vf_sum(sum[j]);
+}
+
+static void few_rows(const decoder *d, int64_t m, int64_t row, int64_t cols, const float *x, float *sums)
+{
+    switch (m) {
+    case 1: sums[0] = dot1(d, row, cols, x); return;
+    case 2: dots(2, d, row, cols, x, sums); return;
+    case 3: dots(3, d, row, cols, x, sums); return;
+    default: dots(FEW, d, row, cols, x, sums); return;
+    }
+}
+
+static void gemm_few(fb_context *ctx, const fb_matrix *w, const decoder *d, int64_t m, const void *x, fb_dtype x_dtype,
+                     const void *bias, void *y, fb_dtype y_dtype)
+{
+    const int64_t rows = w->rows, cols = w->cols;
+    float *xf = ctx->workspace;
+    to_float(x, x_dtype, 0, m * cols, xf);
+    const int64_t chunk = cols && cols < FEW_CHUNK ? FEW_CHUNK / cols : 1, chunks = fb_ceil_div(rows, chunk);
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks))
+    for (int64_t c = 0; c < chunks; c++)
+        for (int64_t row = c * chunk; row < cpu_min((c + 1) * chunk, rows); row++) {
+            float sums[FEW];
+            few_rows(d, m, row, cols, xf, sums);
+            const float b = bias ? fb_load(bias, x_dtype, row) : 0.0f;
+            for (int64_t j = 0; j < m; j++) fb_store(y, y_dtype, j * rows + row, bias ? sums[j] + b : sums[j]);
+        }
+}
+
+/* ---- panel ---------------------------------------------------------------------------- */
+
+/* Rows first ... first+count-1 of x, transposed: tile after tile of [cols][width], width
+ * TILE_COLS, or VF for a last tile that needs no more; missing rows are zeros. One call
+ * does one tile. */
+static void pack_tile(const void *x, fb_dtype t, int64_t first, int64_t count, int64_t cols, int64_t width, float *out)
+{
+    enum { STRETCH = 64 };
+    float rows[TILE_COLS][STRETCH];
+    memset(rows, 0, sizeof rows);
+    for (int64_t k = 0; k < cols; k += STRETCH) {
+        const int64_t n = cpu_min(STRETCH, cols - k);
+        for (int64_t r = 0; r < count; r++) to_float(x, t, (first + r) * cols + k, n, rows[r]);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t r = 0; r < width; r++) out[(k + i) * width + r] = rows[r][i];
+    }
+}
+
+/* One panel of W rows against all tiles: c [count][rows of x]. */
+static void panel_product(const decoder *d, int64_t row, int64_t count, int64_t cols, const float *tiles,
+                          int64_t x_rows, float *panel, float *c)
+{
+    memset(c, 0, (size_t)(count * x_rows) * sizeof *c);
+    for (int64_t k = 0; k < cols; k += KC) {
+        const int64_t depth = cpu_min(KC, cols - k);
+        for (int64_t r = 0; r < count; r++) decode_span(d, (row + r) * cols + k, depth, panel + r * PANEL_STRIDE);
+        for (int64_t j = 0; j < x_rows; j += TILE_COLS) {
+            const int64_t width = cpu_min(TILE_COLS, x_rows - j);
+            product(count, (int)(width / VF), panel, PANEL_STRIDE, tiles + j * cols + k * width, width, depth, c + j,
+                    x_rows);
+        }
+    }
+}
+
+/* c [count][x_rows] to rows of Y, columns row ... row+count-1, m of them. */
+static void write_columns(const float *c, int64_t count, int64_t x_rows, int64_t m, const float *bias, void *y,
+                          fb_dtype t, int64_t at, int64_t y_stride)
+{
+    for (int64_t j = 0; j < m; j++) {
+        float line[NC];
+        for (int64_t r = 0; r < count; r++) line[r] = bias ? c[r * x_rows + j] + bias[r] : c[r * x_rows + j];
+        from_float(line, count, y, t, at + j * y_stride);
+    }
+}
+
+static void gemm_panels(fb_context *ctx, const fb_matrix *w, const decoder *d, int64_t m, const void *x,
+                        fb_dtype x_dtype, const void *bias, void *y, fb_dtype y_dtype)
+{
+    const int64_t rows = w->rows, cols = w->cols;
+    const gemm_space s = gemm_space_for(ctx, w, m);
+    float *tiles = ctx->workspace;
+    for (int64_t first = 0; first < m; first += MC) {
+        const int64_t count = cpu_min(MC, m - first), x_rows = cpu_round_up(count, VF);
+#pragma omp parallel num_threads(s.threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t j = 0; j < x_rows; j += TILE_COLS)
+                pack_tile(x, x_dtype, first + j, cpu_min(TILE_COLS, count - j), cols, cpu_min(TILE_COLS, x_rows - j),
+                          tiles + j * cols);
+            float *panel = tiles + s.shared + omp_get_thread_num() * s.private, *c = panel + NC * PANEL_STRIDE;
+#pragma omp for schedule(dynamic)
+            for (int64_t row = 0; row < rows; row += NC) {
+                const int64_t n = cpu_min(NC, rows - row);
+                float b[NC];
+                if (bias) to_float(bias, x_dtype, row, n, b);
+                panel_product(d, row, n, cols, tiles, x_rows, panel, c);
+                write_columns(c, n, x_rows, count, bias ? b : NULL, y, y_dtype, first * rows + row, rows);
+            }
+        }
+    }
+}
+
+fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype,
+                        const void *bias, void *y, fb_dtype y_dtype)
+{
+    decoder d;
+    decoder_init(&d, w);
+    if (takes_few(w, m)) gemm_few(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
+    else gemm_panels(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
+    return FB_OK;
+}

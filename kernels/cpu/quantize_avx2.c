@@ -1,0 +1,3 @@
+#include "vec_avx2.h"
+
+#include "quantize_kernel.h"

@@ -1,0 +1,3 @@
+#include "vec_avx512.h"
+
+#include "quantize_kernel.h"

@@ -1,0 +1,240 @@
+/* vec_avx512.h: the vector vocabulary in AVX-512 (F, BW, VL, DQ): 16 floats.
+ *
+ * The names and meanings of vec_avx2.h. Here 16 fp32 codes are one register, looked up
+ * by vpermps; 16-bit tables are one register twice, looked up by vpermw. Both ignore
+ * the index bits above those they need, which saves masking the nibbles.
+ */
+#ifndef FOURBIT_VEC_H
+#define FOURBIT_VEC_H
+
+#include "formats.h"
+
+#include <immintrin.h>
+#include <stdbool.h>
+
+#define ISA(name) name##_avx512
+enum {
+    VF = 16,        /* floats in a vector */
+    GROUP = 32,     /* weights decoded at once: the smallest block, 16 bytes */
+    GV = GROUP / VF /* vectors in a group */
+};
+
+/* ---- fp32 vectors --------------------------------------------------------------- */
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+static inline vf vf_zero(void) { return _mm512_setzero_ps(); }
+static inline vf vf_set1(float a) { return _mm512_set1_ps(a); }
+static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+static inline void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); }
+static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf vf_gather(const float *table, const uint8_t *index)
+{
+    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)index)), table, 4);
+}
+static inline void vf_fence(void) { _mm_sfence(); }
+
+static inline __m256 upper_half(vf a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
+
+/* Halving: a fixed order. */
+static inline float vf_sum(vf a)
+{
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), upper_half(a));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float vf_largest(vf a)
+{
+    __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a), upper_half(a));
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float vf_smallest(vf a)
+{
+    __m256 h = _mm256_min_ps(_mm512_castps512_ps256(a), upper_half(a));
+    __m128 s = _mm_min_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_min_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_min_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* ---- element types ---------------------------------------------------------------- */
+
+static inline vf vf_load_as(const void *p, fb_dtype t, int64_t i)
+{
+    if (t == FB_F32) return vf_load((const float *)p + i);
+    __m256i h = _mm256_loadu_si256((const __m256i *)((const uint16_t *)p + i));
+    if (t == FB_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+static inline __m256i half_words(vf a, fb_dtype t)
+{
+    if (t == FB_F16) return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT);
+    /* not vcvtneps2bf16, which flushes subnormals */
+    __m512i u = _mm512_castps_si512(a), high = _mm512_srli_epi32(u, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    r = _mm512_mask_or_epi32(r, nan, high, _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(r);
+}
+
+static inline void vf_store_as(void *p, fb_dtype t, int64_t i, vf a)
+{
+    if (t == FB_F32) vf_store((float *)p + i, a);
+    else _mm256_storeu_si256((__m256i *)((uint16_t *)p + i), half_words(a, t));
+}
+
+/* No NaN or Inf among `count` elements; count a multiple of 4 * GROUP. */
+static inline bool vec_all_finite(const void *p, fb_dtype t, int64_t count)
+{
+    const char *at = p;
+    int64_t bytes = count * (int64_t)fb_dtype_size(t);
+    __m512i seen = _mm512_setzero_si512();
+    if (t == FB_F32) {
+        const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+        for (int64_t i = 0; i < bytes; i += 64)
+            seen = _mm512_max_epi32(seen, _mm512_and_si512(mask, _mm512_loadu_si512(at + i)));
+        return _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(0x7f7fffff)) == 0;
+    }
+    const __m512i mask = _mm512_set1_epi16(0x7fff);
+    for (int64_t i = 0; i < bytes; i += 64)
+        seen = _mm512_max_epi16(seen, _mm512_and_si512(mask, _mm512_loadu_si512(at + i)));
+    return _mm512_cmpgt_epi16_mask(seen, _mm512_set1_epi16(t == FB_BF16 ? 0x7f7f : 0x7bff)) == 0;
+}
+
+/* ---- 4-bit codes to values ------------------------------------------------------------ */
+
+typedef struct lut {
+    float value[FB_CODES];
+} lut;
+typedef struct lutv {
+    vf value;
+} lutv;
+
+static inline void lut_make(lut *l, const float values[FB_CODES]) { memcpy(l->value, values, sizeof l->value); }
+static inline lutv lut_load(const lut *l) { return (lutv){vf_load(l->value)}; }
+
+/* 32 weights, unscaled, in order: a byte becomes two dwords, (byte >> 4, byte), of which
+ * vpermps reads the low 4 bits. */
+static inline void decode32(const lutv *l, const uint8_t *codes, vf out[GV])
+{
+    for (int v = 0; v < GV; v++) {
+        __m512i b = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(codes + 8 * v)));
+        __m512i index = _mm512_or_si512(_mm512_srli_epi64(b, 4), _mm512_slli_epi64(b, 32));
+        out[v] = _mm512_permutexvar_ps(index, l->value);
+    }
+}
+
+/* 16 values of two bytes, already scaled and rounded: a block's table, twice, because
+ * vpermw reads 5 bits of index and the fifth is a neighbour's. */
+typedef struct lut16 {
+    __m512i words;
+} lut16;
+
+static inline lut16 lut16_make(const float values[FB_CODES], float absmax, fb_dtype t)
+{
+    return (lut16){_mm512_broadcast_i64x4(half_words(vf_mul(vf_load(values), vf_set1(absmax)), t))};
+}
+
+/* 32 values to memory; `stream` past the caches (out is then aligned to a vector). */
+static inline void decode32_16(const lut16 *l, const uint8_t *codes, uint16_t *out, bool stream)
+{
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+    __m512i index = _mm512_or_si512(_mm512_srli_epi32(b, 4), _mm512_slli_epi32(b, 16));
+    __m512i values = _mm512_permutexvar_epi16(index, l->words);
+    if (stream) _mm512_stream_si512((__m512i *)out, values);
+    else _mm512_storeu_si512(out, values);
+}
+
+/* ---- values to 4-bit codes --------------------------------------------------------------- */
+
+/* How many of 15 (NF4) or 7 (FP4) ascending thresholds lie strictly below y, by halving.
+ * A NaN is above nothing: count 0. */
+typedef struct finder {
+    vf top, second[2], third, fourth;
+    vi fp4_code;
+} finder;
+
+static inline finder finder_make(fb_format format)
+{
+    finder f;
+    memset(&f, 0, sizeof f);
+    if (format != FB_NF4 && format != FB_FP4) return f;
+    const uint32_t *t = format == FB_NF4 ? fb_nf4_threshold_bits : fb_fp4_threshold_bits;
+    const int step = format == FB_NF4 ? 2 : 1; /* the first three levels of 15 are those of the odd ones */
+    const int first = step - 1;
+    uint32_t third[16] = {0}, fourth[16] = {0}, code[16] = {0};
+    for (int n = 0; n < 4; n++) third[n] = t[first + step * 2 * n];
+    for (int n = 0; n < 8; n++) {
+        if (format == FB_NF4) fourth[n] = t[2 * n];
+        else code[n] = fb_fp4_rank_to_code[n];
+    }
+    f.top = vf_set1(fb_bits_to_float(t[first + step * 3]));
+    f.second[0] = vf_set1(fb_bits_to_float(t[first + step * 1]));
+    f.second[1] = vf_set1(fb_bits_to_float(t[first + step * 5]));
+    f.third = _mm512_castsi512_ps(_mm512_loadu_si512(third));
+    f.fourth = _mm512_castsi512_ps(_mm512_loadu_si512(fourth));
+    f.fp4_code = _mm512_loadu_si512(code);
+    return f;
+}
+
+static inline __mmask16 above(vf y, vf t) { return _mm512_cmp_ps_mask(y, t, _CMP_GT_OQ); }
+/* 2 n + (1 where above) */
+static inline vi count_on(vi n, __mmask16 above)
+{
+    n = _mm512_add_epi32(n, n);
+    return _mm512_mask_add_epi32(n, above, n, _mm512_set1_epi32(1));
+}
+
+static inline vi find3(const finder *f, vf y)
+{
+    __mmask16 top = above(y, f->top);
+    vi n = count_on(_mm512_setzero_si512(), top);
+    n = count_on(n, above(y, _mm512_mask_blend_ps(top, f->second[0], f->second[1])));
+    return count_on(n, above(y, _mm512_permutexvar_ps(n, f->third)));
+}
+
+static inline vi find_nf4(const finder *f, vf y)
+{
+    vi n = find3(f, y);
+    return count_on(n, above(y, _mm512_permutexvar_ps(n, f->fourth)));
+}
+
+static inline vi find_fp4(const finder *f, vf x, vf y)
+{
+    vi code = _mm512_permutexvar_epi32(find3(f, _mm512_abs_ps(y)), f->fp4_code);
+    return _mm512_mask_or_epi32(code, _mm512_cmp_ps_mask(x, vf_zero(), _CMP_LT_OQ), code, _mm512_set1_epi32(8));
+}
+
+/* clamp(round-half-even(q), lo, hi), NaN as 0 */
+static inline vi round_clamped(vf q, float lo, float hi)
+{
+    q = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(q, q, _CMP_ORD_Q), q);
+    return _mm512_cvtps_epi32(vf_min(vf_max(q, vf_set1(lo)), vf_set1(hi)));
+}
+static inline vi vi_add1(vi a, int b) { return _mm512_add_epi32(a, _mm512_set1_epi32(b)); }
+static inline vi vi_clamp(vi a, int lo, int hi)
+{
+    return _mm512_min_epi32(_mm512_max_epi32(a, _mm512_set1_epi32(lo)), _mm512_set1_epi32(hi));
+}
+
+/* 32 codes in dwords to 16 bytes of nibbles: dword pairs (even, odd) are qwords. */
+static inline void pack32(const vi c[GV], uint8_t *out)
+{
+    for (int v = 0; v < GV; v++) {
+        __m512i pairs = _mm512_or_si512(_mm512_slli_epi64(c[v], 4), _mm512_srli_epi64(c[v], 32));
+        _mm_storel_epi64((__m128i *)(out + 8 * v), _mm512_cvtepi64_epi8(pairs));
+    }
+}
+
+#endif
