@@ -39,6 +39,10 @@ typedef struct fb_ops {
                              fb_dtype);
     fb_status (*normalize)(fb_context *, const void *, fb_dtype, int64_t, void *, fb_dtype, float *);
     fb_status (*denormalize)(fb_context *, const void *, fb_dtype, int64_t, const float *, void *, fb_dtype);
+    fb_status (*adamw32)(fb_context *, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, float *,
+                         float *);
+    fb_status (*adamw8)(fb_context *, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, uint8_t *,
+                        float *, uint8_t *, float *);
     fb_weights (*gemm_weights)(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
     fb_weights (*gemm_dx_weights)(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
     fb_status (*gemm)(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, const void *, void *,
@@ -52,6 +56,14 @@ const fb_ops *fb_reference_ops(void);
 const fb_ops *fb_cpu_ops(char *why);
 const fb_ops *fb_cuda_ops(char *why); /* kernels/cuda, compiled by nvcc */
 const fb_ops *fb_simt_ops(char *why); /* the same sources in the SIMT executor */
+
+/* An AdamW step's constants, rounded to fp32 once, on the host, for every backend. */
+typedef struct fb_adamw_factors {
+    float grad_scale, decay;               /* decay = 1 - lr*weight_decay */
+    float beta1, rest1, beta2, rest2;      /* rest = 1 - beta */
+    float step_size, sqrt_correction2, eps; /* lr / (1-beta1^t), sqrt(1-beta2^t) */
+} fb_adamw_factors;
+fb_adamw_factors fb_adamw_get_factors(const fb_adamw *hyper);
 
 /* Write ctx->message and return the status. */
 fb_status fb_fail(fb_context *ctx, fb_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));

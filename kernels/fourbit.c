@@ -424,6 +424,71 @@ fb_status fb_denormalize(fb_context *ctx, const void *src, fb_dtype src_dtype, i
     return n == 0 ? FB_OK : ops->denormalize(ctx, src, src_dtype, n, moments, dst, dst_dtype);
 }
 
+/* ---- AdamW ------------------------------------------------------------------------------------------- */
+
+fb_adamw_factors fb_adamw_get_factors(const fb_adamw *h)
+{
+    double correction1 = 1.0 - pow(h->beta1, (double)h->step), correction2 = 1.0 - pow(h->beta2, (double)h->step);
+    return (fb_adamw_factors){
+        .grad_scale = h->grad_scale,
+        .decay = (float)(1.0 - (double)h->lr * (double)h->weight_decay),
+        .beta1 = h->beta1,
+        .rest1 = (float)(1.0 - (double)h->beta1),
+        .beta2 = h->beta2,
+        .rest2 = (float)(1.0 - (double)h->beta2),
+        .step_size = (float)((double)h->lr / correction1),
+        .sqrt_correction2 = (float)sqrt(correction2),
+        .eps = h->eps,
+    };
+}
+
+static fb_status check_range(fb_context *ctx, const char *name, float x, bool in_range, const char *range)
+{
+    if (in_range && isfinite(x)) return FB_OK;
+    return fb_fail(ctx, FB_INVALID_ARGUMENT, "hyper->%s is %g; it must be finite%s", name, (double)x, range);
+}
+
+static fb_status check_adamw(fb_context *ctx, const fb_adamw *h, int64_t n, const void *params, fb_dtype params_dtype,
+                             const void *grads, fb_dtype grads_dtype)
+{
+    if (!h) return fb_fail(ctx, FB_INVALID_ARGUMENT, "hyper is NULL");
+    TRY(check_range(ctx, "lr", h->lr, h->lr >= 0, " and at least 0"));
+    TRY(check_range(ctx, "beta1", h->beta1, h->beta1 >= 0 && h->beta1 < 1, " and in [0, 1)"));
+    TRY(check_range(ctx, "beta2", h->beta2, h->beta2 >= 0 && h->beta2 < 1, " and in [0, 1)"));
+    TRY(check_range(ctx, "eps", h->eps, h->eps > 0, " and above 0"));
+    TRY(check_range(ctx, "weight_decay", h->weight_decay, h->weight_decay >= 0, " and at least 0"));
+    TRY(check_range(ctx, "grad_scale", h->grad_scale, true, ""));
+    if (h->step < 1)
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "hyper->step is %lld; the first step is 1", (long long)h->step);
+    TRY(check_count(ctx, "n", n));
+    TRY(check_data(ctx, "params", params, "params_dtype", params_dtype, n));
+    return check_data(ctx, "grads", grads, "grads_dtype", grads_dtype, n);
+}
+
+fb_status fb_adamw32(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *params, fb_dtype params_dtype,
+                     const void *grads, fb_dtype grads_dtype, float *m, float *v)
+{
+    BEGIN(ctx);
+    TRY(check_adamw(ctx, hyper, n, params, params_dtype, grads, grads_dtype));
+    TRY(check_pointer(ctx, "m", m, sizeof *m, n));
+    TRY(check_pointer(ctx, "v", v, sizeof *v, n));
+    return n == 0 ? FB_OK : ops->adamw32(ctx, hyper, n, params, params_dtype, grads, grads_dtype, m, v);
+}
+
+fb_status fb_adamw8(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *params, fb_dtype params_dtype,
+                    const void *grads, fb_dtype grads_dtype, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes,
+                    float *v_absmax)
+{
+    BEGIN(ctx);
+    TRY(check_adamw(ctx, hyper, n, params, params_dtype, grads, grads_dtype));
+    TRY(check_pointer(ctx, "m_codes", m_codes, 1, n));
+    TRY(check_pointer(ctx, "m_absmax", m_absmax, sizeof *m_absmax, n));
+    TRY(check_pointer(ctx, "v_codes", v_codes, 1, n));
+    TRY(check_pointer(ctx, "v_absmax", v_absmax, sizeof *v_absmax, n));
+    if (n == 0) return FB_OK;
+    return ops->adamw8(ctx, hyper, n, params, params_dtype, grads, grads_dtype, m_codes, m_absmax, v_codes, v_absmax);
+}
+
 /* ---- products ---------------------------------------------------------------------------------------- */
 
 static fb_weights declared_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t, bool dx)

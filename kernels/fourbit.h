@@ -80,6 +80,10 @@ typedef struct fb_context {
     void *stream;             /* CUDA backend: a cudaStream_t; NULL is the default stream */
     void *workspace;          /* at least fb_workspace_size bytes, 64-byte aligned; NULL if 0 */
     size_t workspace_bytes;
+    uint64_t *first_nonfinite; /* CUDA backend: one device word, set to UINT64_MAX by the caller, or NULL under
+                                  FB_ASSUME_FINITE. A call that finds a NaN or Inf where FB_NONFINITE is
+                                  documented has no way to return it: it lowers this word to the index,
+                                  and what the call wrote is unspecified. Other backends ignore it */
     char message[FB_MESSAGE_SIZE]; /* set by every call that does not return FB_OK */
 } fb_context;
 
@@ -183,6 +187,34 @@ fb_status fb_normalize(fb_context *ctx, const void *src, fb_dtype src_dtype, int
 /* dst = src * std + mean, two roundings in fp32, then one to dst_dtype. */
 fb_status fb_denormalize(fb_context *ctx, const void *src, fb_dtype src_dtype, int64_t n, const float *moments,
                          void *dst, fb_dtype dst_dtype);
+
+/* ---- AdamW ------------------------------------------------------------------------------- */
+
+/* Loshchilov & Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2; the decay comes before the
+ * step, as published. Each line is rounded to fp32 operation by operation, no fma (reference/adamw.c):
+ *     g = grad * grad_scale;  p = p * (1 - lr*weight_decay)
+ *     m = beta1*m + (1-beta1)*g;  v = beta2*v + (1-beta2)*(g*g)
+ *     p = p - lr/(1-beta1^step) * (m / (sqrt(v) / sqrt(1-beta2^step) + eps)) */
+typedef struct fb_adamw {
+    float lr, beta1, beta2, eps, weight_decay;
+    float grad_scale; /* 1 / loss scale, times a clipping factor */
+    int64_t step;     /* 1, 2 ... */
+} fb_adamw;
+
+enum { FB_ADAMW_BLOCK = 256 }; /* 8-bit states: parameters that share one m_absmax and one v_absmax */
+
+/* params [n] and grads [n], state m [n], v [n] in fp32. A gradient that is NaN or Inf after scaling, or whose
+ * square is Inf: FB_NONFINITE with its index, nothing written. params, m and v are read and written. */
+fb_status fb_adamw32(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *params, fb_dtype params_dtype,
+                     const void *grads, fb_dtype grads_dtype, float *m, float *v);
+
+/* The same with 8-bit blockwise states (Dettmers et al., 8-bit Optimizers, 2021): m in the signed, v in the
+ * unsigned map; decoded, updated in fp32, and quantized again with each block's new absmax. p is updated from
+ * the fp32 m and v, before they are quantized. m_absmax, v_absmax [ceil(n/256)]; all
+ * bytes zero is a state of zeros. */
+fb_status fb_adamw8(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *params, fb_dtype params_dtype,
+                    const void *grads, fb_dtype grads_dtype, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes,
+                    float *v_absmax);
 
 /* ---- products --------------------------------------------------------------------------- */
 

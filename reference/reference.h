@@ -21,6 +21,10 @@ fb_status ref_dequantize8(fb_context *, fb_map8, const uint8_t *codes, const flo
 fb_status ref_normalize(fb_context *, const void *src, fb_dtype, int64_t n, void *dst, fb_dtype, float *moments);
 fb_status ref_denormalize(fb_context *, const void *src, fb_dtype, int64_t n, const float *moments, void *dst,
                           fb_dtype);
+fb_status ref_adamw32(fb_context *, const fb_adamw *, int64_t n, void *params, fb_dtype, const void *grads, fb_dtype,
+                      float *m, float *v);
+fb_status ref_adamw8(fb_context *, const fb_adamw *, int64_t n, void *params, fb_dtype, const void *grads, fb_dtype,
+                     uint8_t *m_codes, float *m_absmax, uint8_t *v_codes, float *v_absmax);
 fb_status ref_gemm(fb_context *, const fb_matrix *w, int64_t m, const void *x, fb_dtype, const void *bias, void *y,
                    fb_dtype);
 fb_status ref_gemm_dx(fb_context *, const fb_matrix *w, int64_t m, const void *dy, fb_dtype, void *dx, fb_dtype,

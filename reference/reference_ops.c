@@ -29,6 +29,8 @@ const fb_ops *fb_reference_ops(void)
         .dequantize8 = ref_dequantize8,
         .normalize = ref_normalize,
         .denormalize = ref_denormalize,
+        .adamw32 = ref_adamw32,
+        .adamw8 = ref_adamw8,
         .gemm_weights = ref_declares,
         .gemm_dx_weights = ref_declares,
         .gemm = ref_gemm,
