@@ -64,18 +64,20 @@ read_error_csv() {
         BEGIN { FS = ","; OFS = "\t"; fields = 14
                 header = "tensor,rows,cols,format,block_size,double_quant,bits_per_weight,bytes,mse,mae,max_abs,sqnr_db,mse_expected,mae_expected" }
         function bad(why) { printf "plots: %s: line %d: %s\n", file, NR, why > "/dev/stderr"; failed = 2; exit 2 }
-        { sub(/\r$/, "") }
-        /^#/ && !seen { next }
+        # A quoted name may hold line ends: the record goes on until its quotes close.
+        function quotes(s) { return gsub(/"/, "&", s) }
+        { while (quotes($0) % 2 && (getline more) > 0) $0 = $0 " " more; sub(/\r$/, "") }
         !seen { if ($0 != header) bad("the header is not \"" header "\""); gsub(/,/, OFS); print; seen = 1; next }
         NF < fields { bad("has " NF " fields, not " fields) }
         {
             name = $1
             for (i = 2; i <= NF - fields + 1; i++) name = name "," $i
-            gsub(/^"|"$/, "", name); gsub(/\t/, " ", name)
+            if (name ~ /^".*"$/) { name = substr(name, 2, length(name) - 2); gsub(/""/, "\"", name) }
+            gsub(/\t/, " ", name)
             line = name
             for (i = NF - fields + 2; i <= NF; i++) {
                 column = i - (NF - fields); value = $i
-                if (value == "" && column >= 11) value = "NaN"
+                if (value == "" && (column <= 3 || column >= 11)) value = "NaN" # TOTAL has no shape
                 if (tolower(value) ~ /^-?nan$/) value = "NaN"
                 if (column != 4 && value != "NaN" && tolower(value) !~ /^-?inf$/ && value !~ /^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$/)
                     bad("field " column " is \"" value "\", not a number")
@@ -93,8 +95,8 @@ draw_error() {
     [ -f "$1" ] || die 2 "$1: no such file; \`make validate\` writes it"
     read_error_csv "$1"
     # A file's tensors differ in size and scale: its TOTAL is drawn, not each of hundreds.
-    footer=$(sed -n 's/^# *//p' "$1" | head -n 3 | tr '\t\n' '  ')
-    footer="${footer:+$footer · }$(basename "$1")"
+    # The table does not say where it comes from.
+    footer="$(basename "$1"), written $(date -r "$1" +%F)"
     for tensor in gaussian student-t uniform TOTAL; do
         cut -f 1 "$work/error.tsv" | tail -n +2 | grep -Fxq -- "$tensor" || continue
         tensors=$((tensors + 1))

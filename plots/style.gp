@@ -42,6 +42,12 @@ times(shape) = has(shape, 'x') ? shape[1:strstrt(shape, 'x') - 1].' × '.shape[s
 short(b) = has(b, 'peer:') ? b[6:*] : b
 panel_label(p) = p eq 'quantize' ? 'quantize' : p eq 'dequantize' ? 'dequantize' : has(p, '+dq') ? p[1:strlen(p) - 3].', double-quantized' : p
 
+# Small errors are shown in units of a power of ten: 0.00012 on an axis is hard to read, and its width pushes words off the paper.
+exponent_of(x) = x > 0 && x < 0.01 ? int(floor(log10(x))) : 0
+superscript(c) = c eq '-' ? '⁻' : word('⁰ ¹ ² ³ ⁴ ⁵ ⁶ ⁷ ⁸ ⁹', int(c) + 1)
+superscripts(s) = s eq '' ? '' : superscript(s[1:1]).superscripts(s[2:*])
+power_label(k) = k == 0 ? '' : ', × 10'.superscripts(sprintf('%d', k))
+
 set border 3 lc rgb GREY
 set tics nomirror out scale 0.6 textcolor rgb "#404040"
 set grid back lt 1 lc rgb FAINT lw 0.6

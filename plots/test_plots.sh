@@ -55,6 +55,19 @@ check "the roof is min(bandwidth x intensity, peak)" awk -F '\t' '
     NR > 1 { roof = $3 * 0.023; if (roof > 0.118) roof = 0.118; d = $11 / roof - 1; if (!(d < 1e-4 && d > -1e-4)) bad = 1 }
     END { exit bad || NR < 10 }' "$work/a/gemm-roofline.tsv"
 
+# ---- names and numbers that no run should have, and some that it may -----------------------
+printf '{"context": {"z": 2.5, "nested": [1], "no": null}, "benchmarks": [%s]}' '
+    {"name": "gemm/cpu/nf4/b64+dq/M1_N2_K3/cold/iterations:5", "GB_s": 2, "x_some-peer": 3}, {"name": "gemm/cpu/nf4/b64+d/M1_N2_K3"},
+    {"name": "gemm//nf4/b64/M1_N2_K3"}, {"name": "gemm/cpu/nf4/b99999999999999999999/M1_N2_K3"}, {"name": ""}, {"name": "gemm/cpu"},
+    {"name": "quantize/cpu/nf4/b64/0x7"}, {"name": "quantize/cpu/nf4/b64/7x7", "run_type": "aggregate"}' > "$work/odd.json"
+"$FOURBIT_ROWS" "$work/odd.json" > "$work/odd.tsv" 2> "$work/log"
+check "names of another form are counted" says "1 rows; left out: 0 failed, 1 aggregates, 6 of other names"
+check "a row's name is taken apart" grep -Pq '^gemm\tcpu\tnf4\t64\t1\tM1_N2_K3\t1\t2\t3\tcold/iterations:5\tNaN\tNaN\t2\tNaN.*\t3$' "$work/odd.tsv"
+check "context: scalars only" [ "$("$FOURBIT_ROWS" --context "$work/odd.json")" = "z	2.5" ]
+sed -n '1p; 2s/^gaussian/"a ""name"", with\n commas"/p; s/^gaussian,[0-9]*,[0-9]*/TOTAL,,/p' "$data/error.csv" > "$work/total.csv"
+check "a checkpoint's table: TOTAL without a shape, names in quotes" run 0 error "$work/total.csv" "$work/g"
+check "is drawn" larger "$work/g/error-bits-TOTAL.svg" 8000
+
 # ---- part of a run: what can be drawn is, the rest is named ------------------------------
 filtered() { sed -E "/\"name\": \"$1/d; s/^(.*\"x_.*), \"x_[^}]*\}/\1}/" "$data/bench.json" | sed -z 's/},\n\]/}\n]/' > "$work/part.json"; }
 filtered "(gemm|gemm_dx)\/"
