@@ -178,7 +178,7 @@ static void level2_element(const check_product *c, int64_t index, check_result *
 {
     double want, magnitude;
     element(c, index / c->p, index % c->p, &want, &magnitude);
-    double e = (double)(c->l + CHECK_EXTRA_ROUNDINGS) * 0x1p-24 * magnitude;
+    double e = (double)(c->l + CHECK_EXTRA_ROUNDINGS) * (0x1p-24 * magnitude + 0x1p-149);
     if (c->before) {
         /* dX += product: the product, the old value and their sum; one more fp32 rounding */
         double old = (double)fb_load(c->before, c->out_dtype, index);

@@ -9,10 +9,11 @@
  *      8-bit codes, dequantized
  *   2  product, per element       [out(r - e), out(r + e)],               r: the product in double of the weights
  *                                 e = (L + CHECK_EXTRA_ROUNDINGS)         that the backend declares. L terms added in
- *                                     * 2^-24 * S                         fp32 in any order err by at most (L-1) 2^-24 S,
+ *                                     * (2^-24 S + 2^-149)               fp32 in any order err by at most (L-1) 2^-24 S,
  *                                                                         S = sum |a||w|. Extra: one for each product, one
  *                                                                         for the fp32 weight or a block's scaling, one for
  *                                                                         the bias, one for truncating tensor cores.
+ *                                                                         2^-149: what underflow costs each of them.
  *                                                                         out(): rounding to the output type. It is
  *                                                                         monotone, so the interval is exact and needs
  *                                                                         no constant for the output's own rounding

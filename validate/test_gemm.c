@@ -204,10 +204,12 @@ static void empty_sum(void)
     fb_matrix_init(&w, FB_NF4, 3, 0, 64, false);
     for (int with = 0; with < 2; with++) {
         memset(y, 0xff, sizeof y);
+        guard workspace = suite_workspace(&ctx, FB_OP_GEMM, &w, 2, FB_F32);
         fb_status status = fb_gemm(&ctx, &w, 2, NULL, FB_F32, with ? bias : NULL, y, FB_F32);
         REQUIRE(status == FB_OK, "%s", ctx.message);
         for (int i = 0; i < 6; i++)
             REQUIRE(y[i] == (with ? bias[i % 3] : 0.0f), "y[%d] is %g, want %g", i, (double)y[i], with ? (double)bias[i % 3] : 0.0);
+        guard_free(&workspace);
     }
 }
 
