@@ -7,7 +7,7 @@ load style
 scale = peak < 2 ? 1000.0 : 1.0
 unit = peak < 2 ? 'GFLOP/s' : 'TFLOP/s'
 title = 'Roofline of the 4-bit product: Y = X·Wᵀ, '.config.', '.shape
-caption = sprintf('Ceilings measured in the same run. Intensity counts each byte once: the weights as the series stores them, X read and Y written. The number at a point is M, the rows of X.')
+caption = 'Ceilings measured in the same run. Bytes counted: the weights as each series stores them (decoded ones written and read again), X, Y. Numbers: M, the rows of X.'
 caption2 = above eq '' ? '' : 'ABOVE THE ROOF by more than 10 % (ringed): the bytes counted or the ceiling are wrong, or the weights stay in cache: '.above
 eval headline
 legend_top = 82
@@ -27,7 +27,7 @@ set ylabel unit offset 0.5
 set format "%g"
 roof(x) = scale * (x * bandwidth / 1e3 < peak ? x * bandwidth / 1e3 : peak)
 corner = peak * 1e3 / bandwidth
-set label 5 sprintf('%.4g %s, measured product', peak * scale, unit) at first high_x, first peak * scale right offset -0.5, 0.7 font SMALL
+set label 5 sprintf('%.4g %s, measured peak', peak * scale, unit) at first high_x, first peak * scale right offset -0.5, 0.7 font SMALL
 # The words lie along the slope: its angle on paper follows from the size of the panel in pixels.
 set angles degrees
 slope = atan((H - 170.0) / log(high_y / low_y) / ((W - 94.0) / log(high_x / low_x)))

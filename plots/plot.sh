@@ -108,14 +108,30 @@ draw_error() {
 
 context() { awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "$work/context.tsv"; }
 
+# A picture shows one variant: bf16 with cold caches ("-") where there is any, else the first. Says what is left out.
+choose_variant() {
+    tail -n +2 "$work/rows.unsorted" | cut -f 10 | sort | uniq -c | awk '
+        { count[$2] = $1; if (first == "" || $2 == "-") first = $2 }
+        END {
+            for (v in count) if (v != first) { n += count[v]; names = names (names == "" ? "" : ", ") v }
+            if (n) printf "  not drawn: %d rows of other variants (%s)\n", n, names > "/dev/stderr"
+            print first == "" ? "-" : first
+        }'
+}
+
 draw_bench() {
-    local backend peer ceilings
+    local backend peer peers ceilings variant
     [ -f "$1" ] || die 2 "$1: no such file; \`make bench\` writes it"
     [ -x "$rows_tool" ] || die 2 "$rows_tool: not built; run \`make build/bin/fourbit-rows\`"
     "$rows_tool" "$1" > "$work/rows.unsorted" || exit 2
     "$rows_tool" --context "$1" > "$work/context.tsv" || exit 2
-    { head -n 1 "$work/rows.unsorted"; tail -n +2 "$work/rows.unsorted" | sort -t $'\t' -s -k7,7n -k4,4n -k5,5n; } > "$work/rows.tsv"
+    variant=$(choose_variant)
     footer="$(context cpu_name) · commit $(context commit) · $(context date)"
+    [ "$variant" = - ] || footer+=" · $variant"
+    [ "$(context complete)" != false ] || footer+=" · the run did not finish"
+    { head -n 1 "$work/rows.unsorted"
+      awk -F '\t' -v variant="$variant" 'NR > 1 && $10 == variant' "$work/rows.unsorted" | sort -t $'\t' -s -k7,7n -k4,4n -k5,5n
+    } > "$work/rows.tsv"
     for backend in ${BACKEND:-cuda cpu reference}; do
         ! cut -f 2 "$work/rows.tsv" | grep -Fxq -- "$backend" || break
     done

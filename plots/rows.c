@@ -52,7 +52,8 @@ static int fail(const char *format, ...)
 
 typedef struct case_name {
     char text[NAME_MAX_BYTES]; /* cut up in place */
-    const char *op, *backend, *format, *shape, *extra;
+    const char *op, *backend, *format, *shape;
+    char variant[NAME_MAX_BYTES];
     long block_size;
     bool double_quant;
     double m, n, k;
@@ -74,8 +75,19 @@ static bool parse_shape(const char *s, case_name *c)
     return false;
 }
 
-/* op/backend/format/b<block>[+dq]/shape, then what Google Benchmark appends
- * ("/iterations:20/manual_time") or the run labels ("/cold"): kept as `extra`. */
+/* What follows the shape, less what Google Benchmark appends ("iterations:20",
+ * "manual_time"): "fp32", "hot", "fp32/hot"; "-" for none, which is bf16 and cold. */
+static void parse_variant(char *rest, char *variant)
+{
+    char *save, *end = variant;
+    for (char *word = rest ? strtok_r(rest, "/", &save) : NULL; word; word = strtok_r(NULL, "/", &save)) {
+        if (strchr(word, ':') || strstr(word, "_time")) continue;
+        end += sprintf(end, "%s%s", end == variant ? "" : "/", word); /* never longer than rest */
+    }
+    if (end == variant) strcpy(variant, "-");
+}
+
+/* op/backend/format/b<block>[+dq]/shape[/variant] */
 static bool parse_name(const char *name, case_name *c)
 {
     char *part[PARTS], *at = c->text;
@@ -90,7 +102,7 @@ static bool parse_name(const char *name, case_name *c)
         if (*part[i] == '\0') return false;
     }
     c->op = part[0], c->backend = part[1], c->format = part[2], c->shape = part[4];
-    c->extra = at && *at ? at : "-";
+    parse_variant(at, c->variant);
     if (sscanf(part[3], "b%9ld%n", &c->block_size, &end) != 1 || end == 0 || c->block_size < 0) return false;
     c->double_quant = strcmp(part[3] + end, "+dq") == 0;
     return (c->double_quant || part[3][end] == '\0') && parse_shape(c->shape, c);
@@ -186,7 +198,7 @@ static void print_rows(const char *path, const json_t *rows, const peer_list *pe
 {
     size_t index;
     const json_t *row;
-    fputs("op\tbackend\tformat\tblock_size\tdq\tshape\tm\tn\tk\textra", stdout);
+    fputs("op\tbackend\tformat\tblock_size\tdq\tshape\tm\tn\tk\tvariant", stdout);
     for (size_t i = 0; i < COUNTERS; i++) printf("\t%s", counters[i]);
     for (size_t i = 0; i < peers->count; i++) printf("\t%s", peers->name[i]);
     putchar('\n');
@@ -194,7 +206,7 @@ static void print_rows(const char *path, const json_t *rows, const peer_list *pe
         case_name c;
         if (classify(path, row, index, &c) != ROW_GOOD) continue;
         printf("%s\t%s\t%s\t%ld\t%d\t%s\t%.0f\t%.0f\t%.0f\t%s", c.op, c.backend, c.format, c.block_size,
-               c.double_quant, c.shape, c.m, c.n, c.k, c.extra);
+               c.double_quant, c.shape, c.m, c.n, c.k, c.variant);
         for (size_t i = 0; i < COUNTERS; i++) print_number(json_object_get(row, counters[i]));
         for (size_t i = 0; i < peers->count; i++) print_number(json_object_get(row, peers->name[i]));
         putchar('\n');

@@ -43,6 +43,7 @@ for p in $pictures; do
     check "$p.tsv is a table" table "$work/a/$p.tsv"
     check "$p has its footer" grep -Eq 'commit 0000000|error.csv' "$work/a/$p.svg"
 done
+check "other variants than bf16 and cold are named" says "not drawn: 3 rows of other variants"
 check "nothing is left behind" [ -z "$(find "$work/a" -name '.drawing*')" ]
 check "draw all again" run 0 all "$data" "$work/b"
 for p in $pictures; do check "$p.svg is the same, run to run" cmp "$work/a/$p.svg" "$work/b/$p.svg"; done
@@ -57,12 +58,12 @@ check "the roof is min(bandwidth x intensity, peak)" awk -F '\t' '
 
 # ---- names and numbers that no run should have, and some that it may -----------------------
 printf '{"context": {"z": 2.5, "nested": [1], "no": null}, "benchmarks": [%s]}' '
-    {"name": "gemm/cpu/nf4/b64+dq/M1_N2_K3/cold/iterations:5", "GB_s": 2, "x_some-peer": 3}, {"name": "gemm/cpu/nf4/b64+d/M1_N2_K3"},
+    {"name": "gemm/cpu/nf4/b64+dq/M1_N2_K3/fp32/iterations:5/manual_time/hot", "GB_s": 2, "x_some-peer": 3}, {"name": "gemm/cpu/nf4/b64+d/M1_N2_K3"},
     {"name": "gemm//nf4/b64/M1_N2_K3"}, {"name": "gemm/cpu/nf4/b99999999999999999999/M1_N2_K3"}, {"name": ""}, {"name": "gemm/cpu"},
     {"name": "quantize/cpu/nf4/b64/0x7"}, {"name": "quantize/cpu/nf4/b64/7x7", "run_type": "aggregate"}' > "$work/odd.json"
 "$FOURBIT_ROWS" "$work/odd.json" > "$work/odd.tsv" 2> "$work/log"
 check "names of another form are counted" says "1 rows; left out: 0 failed, 1 aggregates, 6 of other names"
-check "a row's name is taken apart" grep -Pq '^gemm\tcpu\tnf4\t64\t1\tM1_N2_K3\t1\t2\t3\tcold/iterations:5\tNaN\tNaN\t2\tNaN.*\t3$' "$work/odd.tsv"
+check "a row's name is taken apart" grep -Pq '^gemm\tcpu\tnf4\t64\t1\tM1_N2_K3\t1\t2\t3\tfp32/hot\tNaN\tNaN\t2\tNaN.*\t3$' "$work/odd.tsv"
 check "context: scalars only" [ "$("$FOURBIT_ROWS" --context "$work/odd.json")" = "z	2.5" ]
 sed -n '1p; 2s/^gaussian/"a ""name"", with\n commas"/p; s/^gaussian,[0-9]*,[0-9]*/TOTAL,,/p' "$data/error.csv" > "$work/total.csv"
 check "a checkpoint's table: TOTAL without a shape, names in quotes" run 0 error "$work/total.csv" "$work/g"
