@@ -105,6 +105,7 @@ struct Fiber {
     History heard;          /* heard of the whole cluster; null: nothing beyond base and lanes */
     uint32_t proxy_clock = 0; /* clock at the last fence.proxy.async: earlier generic writes are visible to the async proxy */
     bool fenced = false;      /* a device-scope fence was executed: its atomics now publish */
+    bool registers_in_flight = false; /* wgmma accumulators on its stack that nobody may touch: touch_registers() */
 
     std::deque<std::unique_ptr<Deferred>> pending; /* per-thread groups: cp.async, bulk stores, wgmma */
     unsigned groups[4] = {};                       /* committed groups per mechanism, for the PTX layer */
@@ -155,8 +156,9 @@ struct NamedBarrier {
 enum : uint16_t {
     kInit = 1,        /* written since the block began */
     kLanding = 2,     /* destination of a copy in flight: nobody may touch it */
-    kOperandStep = 4, /* bits 2..13: asynchronous readers in flight: nobody may write it */
-    kOperandMask = 0x3ffc,
+    kOperandStep = 4, /* bits 2..12: asynchronous readers in flight: nobody may write it */
+    kOperandMask = 0x1ffc,
+    kAsyncWritten = 0x2000, /* the last writer was the async proxy: its own later reads need no fence */
     kAtomic = 0x4000, /* the last writer was an atomic */
     kGap = 0x8000,    /* between two arrays: out of bounds */
 };
@@ -232,6 +234,7 @@ struct Launch {
     uint64_t id = 0;
     Options options;
     std::vector<Buffer *> buffers; /* sorted by address */
+    std::vector<Buffer *> own_buffers; /* of this launch only */
     uint64_t blocks_total = 0, clusters_total = 0;
     unsigned blocks_per_cluster = 1, threads = 0;
     std::atomic<uint64_t> next_cluster{0}, done_clusters{0};
@@ -320,13 +323,17 @@ void access_for(Fiber &f, const void *p, size_t bytes, Touch, Where, bool counte
 bool is_shared(const void *p); /* in the shared window of any block of this cluster */
 /* Copies in flight.  begin_landing poisons the bytes (0xFF) and makes every touch an AsyncHazard until end_landing. */
 void begin_landing(void *p, size_t bytes);
-void end_landing(void *p, size_t bytes); /* bytes count as written by nobody in particular: pass the order by a History */
+/* The bytes count as written: by nobody (order is then passed by a History), or by the async proxy in the name of `writer`. */
+void end_landing(void *p, size_t bytes, Stamp writer = 0);
 void begin_operand(const void *p, size_t bytes); /* an asynchronous reader: writes are AsyncHazards until end_operand */
 void end_operand(const void *p, size_t bytes);
 /* Last writer per byte of shared memory, for fence checks; 0 when none. */
 Stamp last_writer(const void *p);
+Stamp stamp_of(const Fiber &); /* its accesses now */
 /* Generic-proxy writes to [p, p+bytes) that no fence.proxy.async of their writer followed and that f cannot see: count. */
 size_t unfenced_writes(const void *p, size_t bytes, const Fiber &f);
+
+void touch_registers(Fiber &f, const void *p, size_t bytes, Touch, Where); /* ptx_wgmma.cpp: an access to f's own stack */
 
 Buffer *find_buffer(const void *p); /* of the running launch; null: none */
 
@@ -345,6 +352,7 @@ Diagnostic resolve(const Launch &, const RawDiagnostic &);     /* report.cpp */
 void install_signal_handlers();                                /* watchdog.cpp */
 void interrupt(Worker &, unsigned long os_thread);             /* watchdog.cpp */
 void take_buffers(Launch &);                                   /* buffers.cpp */
+void drop_buffers(Launch &);
 
 /* --- counters and diagnostics ----------------------------------------------------------------------------------- */
 

@@ -15,7 +15,10 @@ static inline __attribute__((always_inline)) void touch(const void *p, size_t n,
     if (mode & kModeStop) abandon();
     Fiber &f = *w->current;
     if ((size_t)((const char *)p - w->shared_arena) < w->shared_extent) return touch_shared(f, p, n, t, where, true);
-    if ((size_t)((const char *)p - f.stack) < kStackBytes) return;
+    if ((size_t)((const char *)p - f.stack) < kStackBytes) {
+        if (f.registers_in_flight) touch_registers(f, p, n, t, where);
+        return;
+    }
     touch_global(f, p, n, t, where, true);
 }
 

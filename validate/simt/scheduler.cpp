@@ -149,6 +149,7 @@ static void set_up_block(Worker &w, Block &b, unsigned rank, uint64_t cluster) {
         f.heard = nullptr;
         f.proxy_clock = 0;
         f.fenced = false;
+        f.registers_in_flight = false;
         f.pending.clear();
         memset(f.groups, 0, sizeof f.groups);
         f.log.clear();

@@ -8,7 +8,7 @@
 
 namespace simt {
 
-static Stamp stamp_of(const Fiber &f) { return f.clock << kStampThreadBits | f.global; }
+Stamp stamp_of(const Fiber &f) { return f.clock << kStampThreadBits | f.global; }
 
 static Block *block_at(Worker &w, const void *p) {
     return &w.blocks[(size_t)((const char *)p - w.shared_arena) / kSharedSlot];
@@ -159,7 +159,7 @@ static inline void update_cells(Fiber &f, Cells c, size_t n, Touch touch) {
         for (size_t i = 0; i < n; i++) w[i] = me;
         for (size_t i = 0; i < n; i++) r[i] = 0;
         for (size_t i = 0; i < n; i++) r2[i] = 0;
-        for (size_t i = 0; i < n; i++) flags[i] = (uint16_t)((flags[i] & ~kAtomic) | kInit | atomic);
+        for (size_t i = 0; i < n; i++) flags[i] = (uint16_t)((flags[i] & ~(kAtomic | kAsyncWritten)) | kInit | atomic);
         return;
     }
     if (uniform(r, n) && (!r[0] || ordered_before(r[0], f))) {
@@ -230,14 +230,15 @@ void begin_landing(void *p, size_t bytes) {
         for (size_t i = 0; i < bytes; i++) f[i] |= kLanding;
 }
 
-void end_landing(void *p, size_t bytes) {
+void end_landing(void *p, size_t bytes, Stamp writer) {
     uint16_t *f = flags_at(p);
     if (!f) return;
     SharedShadow &s = block_at(*tl_worker, p)->shadow;
     size_t at = (size_t)(f - s.flags.data());
     for (size_t i = 0; i < bytes; i++) {
-        f[i] = (uint16_t)((f[i] & ~(kLanding | kAtomic)) | kInit);
-        s.writer[at + i] = s.reader[at + i] = s.reader2[at + i] = 0;
+        f[i] = (uint16_t)((f[i] & ~(kLanding | kAtomic | kAsyncWritten)) | kInit | (writer ? kAsyncWritten : 0));
+        s.writer[at + i] = writer;
+        s.reader[at + i] = s.reader2[at + i] = 0;
     }
 }
 
@@ -262,14 +263,25 @@ Stamp last_writer(const void *p) {
  * fence.proxy.async before handing over.  Both usual forms are accepted: every writer fences before the barrier, or f itself
  * fences after it. */
 size_t unfenced_writes(const void *p, size_t bytes, const Fiber &f) {
+    const uint16_t *flags = flags_at(p);
+    if (!flags) return 0;
+    SharedShadow &s = block_at(*tl_worker, p)->shadow;
+    const Stamp *writer = &s.writer[(size_t)(flags - s.flags.data())];
     size_t n = 0;
+    Stamp last = 0; /* neighbours mostly have one writer */
+    bool last_bad = false;
     for (size_t i = 0; i < bytes; i++) {
-        Stamp w = last_writer((const char *)p + i);
-        if (!w) continue;
-        Fiber *o = fiber_of_stamp(*f.block->cluster, w);
-        uint32_t when = w >> kStampThreadBits;
-        if (when < o->proxy_clock || (f.proxy_clock > when && f.block == o->block)) continue;
-        n++;
+        Stamp w = flags[i] & kAsyncWritten ? 0 : writer[i];
+        if (w != last) {
+            last = w;
+            last_bad = false;
+            if (w) {
+                Fiber *o = fiber_of_stamp(*f.block->cluster, w);
+                uint32_t when = w >> kStampThreadBits;
+                last_bad = !(when < o->proxy_clock || (f.proxy_clock > when && f.block == o->block));
+            }
+        }
+        n += last_bad;
     }
     return n;
 }
