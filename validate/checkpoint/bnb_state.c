@@ -2,6 +2,7 @@
 #include "bnb4bit.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *const torch_names[FB_DTYPE_COUNT] = {
@@ -134,30 +135,33 @@ bool bnb_parse_state(bnb_state *s, const void *bytes, size_t count, const char *
     return good;
 }
 
-/* Python prints the shortest decimal that reads back as the same double. */
-static int shortest_digits(double value)
+/* As Python prints a float: the shortest decimal that reads back as the same double,
+ * with an exponent below 1e-4 and from 1e16 on. (jansson writes exponents otherwise.) */
+static void python_float(char text[40], double value)
 {
-    char digits[40];
-    for (int p = 1; p < 17; p++) {
-        snprintf(digits, sizeof digits, "%.*e", p - 1, value);
-        if (strtod(digits, NULL) == value) return p;
-    }
-    return 17;
+    int precision = 0;
+    do snprintf(text, 40, "%.*e", precision, value);
+    while (strtod(text, NULL) != value && ++precision < 17);
+    int exponent = atoi(strchr(text, 'e') + 1);
+    if (exponent < -4 || exponent >= 16) return;
+    int decimals = precision - exponent;
+    snprintf(text, 40, "%.*f", decimals > 1 ? decimals : 1, value);
 }
 
 char *bnb_format_state(const bnb_state *s)
 {
-    json_t *shape = json_array();
-    for (int i = 0; i < s->rank; i++) json_array_append_new(shape, json_integer(s->shape[i]));
-    json_t *object = json_pack("{s:s, s:i, s:s, s:o}", "quant_type", fb_format_name(s->format), "blocksize",
-                               (int)s->block_size, "dtype", torch_names[s->dtype], "shape", shape);
-    double offset = (double)s->nested_offset;
+    char shape[ST_MAX_RANK * 24] = "", nested[128] = "", offset[40], *text = NULL;
+    int used = 0;
+    for (int i = 0; i < s->rank; i++)
+        used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", i ? ", " : "", (long long)s->shape[i]);
     if (s->nested) {
-        json_object_set_new(object, "nested_blocksize", json_integer(FB_NESTED_BLOCK));
-        json_object_set_new(object, "nested_dtype", json_string("float32"));
-        json_object_set_new(object, "nested_offset", json_real(offset));
+        python_float(offset, (double)s->nested_offset);
+        snprintf(nested, sizeof nested,
+                 ", \"nested_blocksize\": %d, \"nested_dtype\": \"float32\", \"nested_offset\": %s", FB_NESTED_BLOCK,
+                 offset);
     }
-    char *result = json_dumps(object, JSON_REAL_PRECISION((size_t)shortest_digits(offset)));
-    json_decref(object);
-    return result;
+    return asprintf(&text, "{\"quant_type\": \"%s\", \"blocksize\": %d, \"dtype\": \"%s\", \"shape\": [%s]%s}",
+                    fb_format_name(s->format), (int)s->block_size, torch_names[s->dtype], shape, nested) < 0
+               ? NULL
+               : text;
 }
