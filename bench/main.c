@@ -1,0 +1,97 @@
+/* main.c: the command line of fourbit-bench. */
+#include "bench/run.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "fourbit-bench [options]\n"
+    "Checks each case against the reference, then times it beside its peers.\n"
+    "  --profile quick|full  length of the list and precision (quick: 3 minutes on two cores)\n"
+    "  --backends a,b        reference, cpu, cuda (default: all that can run here)\n"
+    "  --filter REGEX        only cases whose name matches, e.g. '^gemm/cpu/nf4/.*M1_'\n"
+    "  --out DIR             where bench.json and bench-tracking.json go (build/results/bench)\n"
+    "  --threads N           for ours and the peers (default: every core)\n"
+    "  --peers DIR           what `make peers` fetched (build/peers); --peers none: do not look\n"
+    "  --list                print the names of the cases and stop\n"
+    "  --help\n"
+    "Ctrl-C ends it after the sample in progress; what is done is written. bench/README.md says what the figures mean.\n"
+    "Exit status: 0 all checked and timed, 1 a check failed, 2 usage, 130 interrupted.\n";
+
+static volatile sig_atomic_t stopped;
+static void on_signal(int number) { stopped = number; }
+
+static int bad(const char *option, const char *value, const char *expected)
+{
+    fprintf(stderr, "fourbit-bench: --%s %s: expected %s (see --help)\n", option, value, expected);
+    return RUN_USAGE;
+}
+
+static bool parse_backends(char *text, unsigned *backends)
+{
+    for (char *save, *name = strtok_r(text, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+        int b = 0;
+        while (b < FB_BACKEND_COUNT && strcmp(name, fb_backend_name((fb_backend)b)) != 0) b++;
+        if (b == FB_BACKEND_COUNT) return false;
+        *backends |= 1u << b;
+    }
+    return *backends != 0;
+}
+
+/* fourbit-peer lies beside this program. */
+static void server_path(char *path, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", path, size - 1);
+    path[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    size_t at = slash ? (size_t)(slash + 1 - path) : 0;
+    snprintf(path + at, size - at, "fourbit-peer");
+}
+
+/* The handler is gone after one signal: a second Ctrl-C ends the program at once. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"profile", required_argument, NULL, 'p'}, {"backends", required_argument, NULL, 'b'}, {"filter", required_argument, NULL, 'f'},
+        {"out", required_argument, NULL, 'o'},     {"threads", required_argument, NULL, 't'},  {"peers", required_argument, NULL, 'P'},
+        {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+    char server[4096], *rest;
+    server_path(server, sizeof server);
+    run_options o = {.folder = "build/results/bench", .peers = "build/peers", .peer_server = server, .ops = &bench_library,
+                     .cases = fb_cases, .out = stdout, .progress = stderr};
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        switch (c) {
+        case 'p':
+            o.full = strcmp(optarg, "full") == 0;
+            if (!o.full && strcmp(optarg, "quick") != 0) return bad("profile", optarg, "quick or full");
+            break;
+        case 'b':
+            if (!parse_backends(optarg, &o.backends)) return bad("backends", optarg, "some of reference,cpu,cuda");
+            break;
+        case 't':
+            o.threads = (int)strtol(optarg, &rest, 10);
+            if (*rest || o.threads < 1 || o.threads > 4096) return bad("threads", optarg, "1 ... 4096");
+            break;
+        case 'f': o.filter = *optarg ? optarg : NULL; break;
+        case 'o': o.folder = optarg; break;
+        case 'P': o.peers = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
+        case 'l': o.list = true; break;
+        case 'h': fputs(usage, stdout); return RUN_OK;
+        default: fputs("see --help\n", stderr); return RUN_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "fourbit-bench: unexpected argument %s (see --help)\n", argv[optind]);
+        return RUN_USAGE;
+    }
+    catch_signals();
+    return bench_run(&o, &stopped);
+}

@@ -1,0 +1,369 @@
+/* run.c: from the list of cases to rows: check, time in rounds beside the peers, write, next (run.h). */
+#include "bench/run.h"
+
+#include "bench/peers.h"
+#include "bench/results.h"
+
+#include <omp.h>
+#include <regex.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The reference takes about 100 ns a weight and row of activations, on one thread. */
+static const double reference_limit = 4e6; /* weights * max(m, 1) */
+/* Hot is asked of what stays in a cache when it is called again and again. */
+static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the last-level cache */
+
+static const stop_rule quick_rule = {.floor = 7, .ceiling = 31, .seconds = 1.0, .hard_seconds = 6, .spread = 0.02, .sample_seconds = 1e-3};
+static const stop_rule full_rule = {.floor = 11, .ceiling = 101, .seconds = 5.0, .hard_seconds = 60, .spread = 0.01, .sample_seconds = 5e-3};
+
+enum { MAX_CONTENDERS = 4, CEILING_ROUNDS = 5 };
+
+typedef struct runner {
+    const run_options *o;
+    const volatile sig_atomic_t *stop;
+    const stop_rule *rule;
+    regex_t filter;
+    bool filtered;
+    unsigned backends;
+    int threads;
+    results r;
+    work w;
+    peer_process *peer;
+    char peer_missing[TIMING_WHY]; /* why there is no process */
+    double *walls[MAX_CONTENDERS];
+    double began;
+} runner;
+
+/* A contender, and what its row will say. */
+typedef struct entrant {
+    contender c;
+    const char *peer; /* NULL: ours */
+    char name[ROW_NAME], how[TIMING_WHY];
+    work_cost cost;
+    double bits_per_weight;
+} entrant;
+
+/* ---- which cases ------------------------------------------------------------------------------- */
+
+/* "gemm/nf4/b64/M1_N1_K1" with the backend put in after the operation. */
+static void row_name(const fb_case *c, const char *backend, bool hot, char name[ROW_NAME])
+{
+    char plain[128];
+    fb_case_name(c, plain, sizeof plain);
+    const char *rest = plain + strcspn(plain, "/");
+    snprintf(name, ROW_NAME, "%s/%s%s%s", fb_op_name(c->op), backend, rest, hot ? "/hot" : "");
+}
+
+static bool wanted(const runner *n, const fb_case *c, fb_backend b, bool hot)
+{
+    double weights = (double)c->rows * (double)c->cols;
+    if (!(c->sets & (n->o->full ? CASE_FULL : CASE_QUICK)) || !(n->backends >> b & 1)) return false;
+    if (b == FB_BACKEND_REFERENCE && weights * (double)(c->m > 1 ? c->m : 1) > reference_limit) return false;
+    if (hot) {
+        double bytes = weights * (c->m ? 0.5 : 0.5 + (double)fb_dtype_size(c->dtype));
+        if (b == FB_BACKEND_REFERENCE) return false;
+        if (n->o->full ? bytes > (double)timing_cache_bytes() / 2 : weights > hot_limit_quick) return false;
+    }
+    char name[ROW_NAME];
+    row_name(c, fb_backend_name(b), hot, name);
+    return !n->filtered || regexec(&n->filter, name, 0, NULL, 0) == 0;
+}
+
+static int count_wanted(const runner *n)
+{
+    int count = 0;
+    for (const fb_case *c = n->o->cases; c->rows >= 0; c++)
+        for (int b = 0; b < FB_BACKEND_COUNT; b++)
+            for (int hot = 0; hot < 2; hot++) count += wanted(n, c, (fb_backend)b, hot);
+    return count;
+}
+
+static void list(const runner *n)
+{
+    char name[ROW_NAME];
+    for (const fb_case *c = n->o->cases; c->rows >= 0; c++)
+        for (int b = 0; b < FB_BACKEND_COUNT; b++)
+            for (int hot = 0; hot < 2; hot++)
+                if (wanted(n, c, (fb_backend)b, hot)) {
+                    row_name(c, fb_backend_name((fb_backend)b), hot, name);
+                    fprintf(n->o->out, "%s\n", name);
+                }
+}
+
+/* ---- rows --------------------------------------------------------------------------------------- */
+
+static bench_row blank_row(const runner *n, const entrant *e, bool hot)
+{
+    bench_row row = {.cost = e->cost, .bits_per_weight = e->bits_per_weight, .hot = hot};
+    snprintf(row.name, sizeof row.name, "%s%s", e->name, hot ? "/hot" : "");
+    snprintf(row.label, sizeof row.label, "%s, %s, %d thread%s: %.300s", hot ? "hot" : "cold", fb_dtype_name(n->w.c.dtype),
+             n->threads, n->threads == 1 ? "" : "s", e->how);
+    return row;
+}
+
+static bool is_above(const runner *n, const bench_row *row)
+{
+    return ceilings_excess(&n->r.ceilings, row->cost.read, row->cost.written, row->cost.flops, row->stats.median,
+                           row->hot) > CEILINGS_SLACK;
+}
+
+/* A busy machine measures low ceilings: look again before blaming the harness. */
+static void flag_if_above_roof(runner *n, bench_row *row)
+{
+    while (is_above(n, row) && n->r.ceilings.rounds < CEILING_ROUNDS)
+        if (!ceilings_measure(&n->r.ceilings, n->threads)) break;
+    if (!is_above(n, row)) return;
+    row->verdict = ROW_ABOVE_ROOF;
+    double excess = ceilings_excess(&n->r.ceilings, row->cost.read, row->cost.written, row->cost.flops, row->stats.median, row->hot);
+    snprintf(row->why, sizeof row->why,
+             "%.2f times what the machine can do: a bug of the benchmark (bytes or operations miscounted, or work that was not done)", excess);
+}
+
+static bool add_rows(runner *n, const entrant *e, int count, bool hot)
+{
+    timing_stats ours = timing_summary(e[0].c.walls, e[0].c.samples);
+    for (int i = 0; i < count; i++) {
+        bench_row row = blank_row(n, &e[i], hot);
+        if (e[i].c.failed) {
+            row.verdict = e[i].peer ? ROW_SKIPPED : ROW_FAILED;
+            snprintf(row.why, sizeof row.why, "%s", e[i].c.why);
+        } else if (e[i].c.samples == 0) {
+            continue; /* interrupted before its first sample */
+        } else {
+            row.stats = timing_summary(e[i].c.walls, e[i].c.samples);
+            row.cpu_seconds = e[i].c.cpu / e[i].c.samples;
+            flag_if_above_roof(n, &row);
+        }
+        for (int j = 1; i == 0 && j < count && ours.samples; j++) {
+            if (e[j].c.failed || e[j].c.samples == 0) continue;
+            snprintf(row.ratio[row.ratios].peer, sizeof row.ratio[0].peer, "%s", e[j].peer);
+            row.ratio[row.ratios++].x = timing_summary(e[j].c.walls, e[j].c.samples).median / ours.median;
+        }
+        if (!results_add(&n->r, &row)) return false;
+    }
+    return true;
+}
+
+/* ---- contenders ------------------------------------------------------------------------------------ */
+
+static entrant *enter(runner *n, entrant *e, int *count, const char *peer, const char *backend, work_cost cost, double bits)
+{
+    entrant *made = &e[*count];
+    *made = (entrant){.peer = peer, .cost = cost, .bits_per_weight = bits};
+    made->c.walls = n->walls[(*count)++];
+    row_name(&n->w.c, backend, false, made->name);
+    return made;
+}
+
+static void disqualify(entrant *e, const char *why)
+{
+    e->c.failed = true;
+    snprintf(e->c.why, sizeof e->c.why, "%s", why);
+}
+
+/* Runs it once and compares what came out. */
+static void check_dense(runner *n, entrant *e, dense_peer *p, bool made, const char *why)
+{
+    char reason[TIMING_WHY];
+    timing_span span;
+    e->c.self = p, e->c.run = dense_peer_run;
+    snprintf(reason, sizeof reason, "%s", why);
+    if (!made || !dense_peer_run(p, 1, false, &span, reason)) disqualify(e, reason);
+    else {
+        /* its output is fp32, as a peer process' product is */
+        if (!peer_output_right(&n->w, p->out, reason)) disqualify(e, reason);
+    }
+}
+
+static void check_process(runner *n, entrant *e)
+{
+    char why[TIMING_WHY] = "";
+    timing_span span;
+    bool fused = false;
+    e->c.self = n->peer, e->c.run = peer_run;
+    const fb_case *c = &n->w.c;
+    size_t bytes = c->op == FB_OP_DEQUANTIZE ? n->w.out_bytes : n->w.out_bytes / fb_dtype_size(c->dtype) * sizeof(float);
+    void *out = malloc(bytes ? bytes : 1);
+    if (!out) snprintf(why, sizeof why, "no memory to check it with");
+    if (!out || !peer_setup(n->peer, &n->w, e->how, &fused, why) || !peer_run(n->peer, 1, false, &span, why) ||
+        !peer_result(n->peer, out, bytes, why) || !peer_output_right(&n->w, out, why))
+        disqualify(e, why);
+    e->cost = peer_cost(&n->w, fused);
+    free(out);
+}
+
+typedef struct field {
+    entrant e[MAX_CONTENDERS];
+    int count;
+    ours own;
+    dense_peer dense, decoding;
+} field;
+
+static void enter_peers(runner *n, field *f)
+{
+    char why[TIMING_WHY] = "";
+    double bits = n->w.sizes.bits_per_weight;
+    if (n->w.c.op == FB_OP_GEMM || n->w.c.op == FB_OP_GEMM_DX) {
+        bool made = dense_peer_init(&f->dense, &n->w, NULL, n->threads, why);
+        entrant *e = enter(n, f->e, &f->count, "openblas", "peer:openblas", dense_peer_cost(&f->dense), 32);
+        snprintf(e->how, sizeof e->how, "OpenBLAS fp32 %s on dense weights", n->w.c.m == 1 && n->w.c.op == FB_OP_GEMM ? "sgemv" : "sgemm");
+        check_dense(n, e, &f->dense, made, why);
+        made = dense_peer_init(&f->decoding, &n->w, &f->own, n->threads, why);
+        e = enter(n, f->e, &f->count, "dequantize+openblas", "peer:dequantize+openblas", dense_peer_cost(&f->decoding), bits);
+        snprintf(e->how, sizeof e->how, "fourbit's dequantize to fp32, then OpenBLAS");
+        check_dense(n, e, &f->decoding, made, why);
+    }
+    if (n->peer && peer_does(&n->w.c, why)) {
+        entrant *e = enter(n, f->e, &f->count, "bitsandbytes-cpu", "peer:bitsandbytes-cpu", work_cost_of(&n->w), bits);
+        check_process(n, e);
+    }
+}
+
+static uint64_t digest(const work *w)
+{
+    const uint8_t *p = w->c.op == FB_OP_QUANTIZE ? w->q.codes : w->out;
+    size_t n = w->c.op == FB_OP_QUANTIZE ? w->sizes.codes : w->out_bytes;
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 1099511628211u;
+    return h;
+}
+
+/* ---- a case ---------------------------------------------------------------------------------------------- */
+
+static void report(const runner *n, int done, int total, const entrant *e, bool hot)
+{
+    double per_case = (timing_now() - n->began) / (done + 1);
+    int left = (int)(per_case * (total - done - 1));
+    fprintf(n->o->progress, "[%*d/%d] %s%s ", total > 99 ? 3 : 2, done + 1, total, e->name, hot ? "/hot" : "");
+    if (e->c.failed) fprintf(n->o->progress, "FAILED: %s", e->c.why);
+    else fprintf(n->o->progress, "%.1f us", timing_summary(e->c.walls, e->c.samples).median * 1e6);
+    fprintf(n->o->progress, "  (%d:%02d left)\n", left / 60, left % 60);
+    fflush(n->o->progress);
+}
+
+/* Cold, hot or both, of one backend. Adds to *done what it finished. */
+static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool hots[2], int *done, int total)
+{
+    field f = {.count = 0};
+    char why[TIMING_WHY] = "";
+    bool ok = true, ready = work_make(&n->w, c, why);
+    if (!ready) n->w.c = *c;
+    entrant *own = enter(n, f.e, &f.count, NULL, fb_backend_name(backend), ready ? work_cost_of(&n->w) : (work_cost){0},
+                         n->w.sizes.bits_per_weight);
+    own->c.self = &f.own, own->c.run = ours_run;
+    snprintf(own->how, sizeof own->how, "%s", fb_backend_variant(backend));
+    ready = ready && ours_init(&f.own, &n->w, backend, n->o->ops, n->threads, why);
+    if (!ready) disqualify(own, why);
+    check_result checked = {.ok = false};
+    if (ready && !(checked = ours_check(&f.own)).ok) disqualify(own, checked.text);
+    uint64_t before = checked.ok ? digest(&n->w) : 0;
+    if (checked.ok && backend == FB_BACKEND_CPU && !*n->stop) enter_peers(n, &f);
+    for (int hot = 0; hot < 2 && ok && !*n->stop; hot++) {
+        if (!hots[hot]) continue;
+        contender all[MAX_CONTENDERS];
+        for (int i = 0; i < f.count; i++) all[i] = f.e[i].c;
+        if (checked.ok) timing_rounds(all, f.count, n->rule, !hot, n->stop);
+        for (int i = 0; i < f.count; i++) f.e[i].c = all[i];
+        if (checked.ok && !own->c.failed && digest(&n->w) != before)
+            disqualify(own, "its output changed between the check and the end of the timing");
+        ok = add_rows(n, f.e, f.count, hot);
+        report(n, (*done)++, total, own, hot);
+    }
+    ours_free(&f.own);
+    dense_peer_free(&f.dense);
+    dense_peer_free(&f.decoding);
+    return ok;
+}
+
+static int run_all(runner *n)
+{
+    char why[TIMING_WHY] = "";
+    int total = count_wanted(n), done = 0;
+    for (const fb_case *c = n->o->cases; c->rows >= 0 && !*n->stop; c++)
+        for (int b = 0; b < FB_BACKEND_COUNT && !*n->stop; b++) {
+            const bool hots[2] = {wanted(n, c, (fb_backend)b, false), wanted(n, c, (fb_backend)b, true)};
+            if (!hots[0] && !hots[1]) continue;
+            if (!run_case(n, c, (fb_backend)b, hots, &done, total) || !results_write(&n->r, false, *n->stop != 0, why)) {
+                fprintf(stderr, "fourbit-bench: %s\n", why[0] ? why : "no memory");
+                return RUN_FAILED;
+            }
+        }
+    bool interrupted = *n->stop && done < total;
+    if (!results_write(&n->r, !interrupted, interrupted, why)) {
+        fprintf(stderr, "fourbit-bench: %s\n", why);
+        return RUN_FAILED;
+    }
+    results_table(&n->r, n->o->out);
+    if (interrupted) fprintf(n->o->out, "interrupted: %d of %d cases\n", done, total);
+    return interrupted ? RUN_INTERRUPTED : results_failures(&n->r) ? RUN_FAILED : RUN_OK;
+}
+
+/* ---- set-up ---------------------------------------------------------------------------------------------- */
+
+static bool choose_backends(runner *n)
+{
+    for (int b = 0; b < FB_BACKEND_COUNT; b++) {
+        fb_context ctx;
+        fb_context_init(&ctx, (fb_backend)b);
+        if (n->o->backends && !(n->o->backends >> b & 1)) continue;
+        if (fb_backend_available(&ctx) == FB_OK) n->backends |= 1u << b;
+        else fprintf(n->o->progress, "skipped: backend %s: %s\n", fb_backend_name((fb_backend)b), ctx.message);
+    }
+    return n->backends != 0;
+}
+
+static void start_peers(runner *n)
+{
+    char library[4096], version[128] = "", path[4096];
+    provenance_set(n->r.context, "peers", "openblas, dequantize+openblas");
+    if (!n->o->peers) return;
+    snprintf(library, sizeof library, "%s/bitsandbytes/libbitsandbytes_cpu.so", n->o->peers);
+    snprintf(path, sizeof path, "%s/bitsandbytes.version", n->o->peers);
+    FILE *f = fopen(path, "r");
+    if (f && fgets(version, sizeof version, f)) version[strcspn(version, "\n")] = '\0';
+    if (f) fclose(f);
+    if (access(library, R_OK) != 0) snprintf(n->peer_missing, sizeof n->peer_missing, "it is not there (make peers fetches it)");
+    else n->peer = peer_start(n->o->peer_server, library, n->threads, n->peer_missing);
+    if (!n->peer) fprintf(n->o->progress, "skipped: peer bitsandbytes-cpu: %s\n", n->peer_missing);
+    if (n->peer) provenance_set(n->r.context, "peers", "openblas, dequantize+openblas, bitsandbytes-cpu");
+    provenance_set(n->r.context, "bitsandbytes", "%s", n->peer ? version[0] ? version : "version unknown" : n->peer_missing);
+}
+
+int bench_run(const run_options *options, const volatile sig_atomic_t *stop)
+{
+    runner n = {.o = options, .stop = stop, .rule = options->full ? &full_rule : &quick_rule};
+    char why[TIMING_WHY] = "";
+    int result = RUN_USAGE, error = options->filter ? regcomp(&n.filter, options->filter, REG_EXTENDED | REG_NOSUB) : 0;
+    n.filtered = options->filter && error == 0;
+    n.threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+    if (error) {
+        regerror(error, &n.filter, why, sizeof why);
+        fprintf(stderr, "fourbit-bench: --filter %s: %s\n", options->filter, why);
+        return RUN_USAGE;
+    }
+    bool any = choose_backends(&n) && count_wanted(&n) > 0;
+    for (int i = 0; i < MAX_CONTENDERS; i++) n.walls[i] = malloc((size_t)n.rule->ceiling * sizeof(double));
+    if (!any) {
+        fprintf(stderr, "fourbit-bench: no case matches (--list shows the names; backends that cannot run are named above)\n");
+    } else if (options->list) {
+        list(&n);
+        result = RUN_OK;
+    } else if (!results_open(&n.r, options->folder, why)) {
+        fprintf(stderr, "fourbit-bench: --out: %s\n", why);
+    } else {
+        n.r.context = provenance(n.threads);
+        openblas_set_threads(n.threads);
+        start_peers(&n);
+        fprintf(n.o->progress, "measuring this machine's ceilings\n");
+        if (!ceilings_measure(&n.r.ceilings, n.threads)) fprintf(stderr, "fourbit-bench: no memory for the ceilings\n");
+        n.began = timing_now();
+        result = n.r.ceilings.rounds ? run_all(&n) : RUN_FAILED;
+        peer_stop(n.peer);
+        work_free(&n.w);
+    }
+    results_close(&n.r);
+    for (int i = 0; i < MAX_CONTENDERS; i++) free(n.walls[i]);
+    if (n.filtered) regfree(&n.filter);
+    return result;
+}
