@@ -11,15 +11,13 @@ $(BUILD)/bin/test-plots: plots/test_plots.sh $(BUILD)/bin/fourbit-rows
 	@printf '#!/bin/sh\nFOURBIT_ROWS=%s exec %s "$$@"\n' '$(abspath $(BUILD)/bin/fourbit-rows)' '$(abspath $<)' > $@
 	@chmod +x $@
 
-# Where `make bench` and `make validate` leave their results and draw them, unless OUT says one folder for both. Not
+# `make bench` draws into plots/ of its folder, `make validate` beside its table; OUT names one folder for both. Not
 # `OUT ?=`: that would give the others' OUT a value too.
-BENCH_JSON = $(if $(OUT),$(OUT),build/results/bench)/bench.json
-ERROR_CSV  = $(if $(OUT),$(OUT),build/results/validate)/error.csv
-PLOT       = FOURBIT_ROWS='$(abspath $(BUILD)/bin/fourbit-rows)' plots/plot.sh
+PLOT         = FOURBIT_ROWS='$(abspath $(BUILD)/bin/fourbit-rows)' plots/plot.sh
+PLOTS_FROM   = $(if $(OUT),$(OUT),build/results/bench)
+PLOTS_ERRORS = $(if $(OUT),,$(wildcard build/results/validate/error.csv))
 
 .PHONY: plots
 plots: $(BUILD)/bin/fourbit-rows ## redraw the pictures of the last results (OUT=folder with bench.json or error.csv)
-	@[ -e '$(BENCH_JSON)' ] || [ -e '$(ERROR_CSV)' ] || { \
-	    echo 'plots: no $(BENCH_JSON) (make bench) and no $(ERROR_CSV) (make validate)' >&2; exit 2; }
-	@[ ! -e '$(BENCH_JSON)' ] || $(PLOT) bench '$(BENCH_JSON)' '$(dir $(BENCH_JSON))plots'
-	@[ ! -e '$(ERROR_CSV)' ] || $(PLOT) error '$(ERROR_CSV)' '$(dir $(ERROR_CSV))'
+	@[ -n '$(PLOTS_ERRORS)' ] && [ ! -e '$(PLOTS_FROM)' ] || $(PLOT) all '$(PLOTS_FROM)' '$(PLOTS_FROM)/plots'
+	@[ -z '$(PLOTS_ERRORS)' ] || $(PLOT) error '$(PLOTS_ERRORS)' '$(dir $(PLOTS_ERRORS))'

@@ -27,7 +27,7 @@ set ylabel unit offset 0.5
 set format "%g"
 roof(x) = scale * (x * bandwidth / 1e3 < peak ? x * bandwidth / 1e3 : peak)
 corner = peak * 1e3 / bandwidth
-set label 5 sprintf('%.4g %s, measured peak', peak * scale, unit) at first high_x, first peak * scale right offset -0.5, 0.7 font SMALL
+set label 5 sprintf('%.3g %s, measured peak', peak * scale, unit) at first high_x, first peak * scale right offset -0.5, 0.7 font SMALL
 # The words lie along the slope: its angle on paper follows from the size of the panel in pixels.
 set angles degrees
 slope = atan((H - 170.0) / log(high_y / low_y) / ((W - 94.0) / log(high_x / low_x)))

@@ -1,6 +1,7 @@
 # Time of the product: against M with p10-p90 bands, and as bars at M = 1 (a token at a time).
 # data: series m ... us_p50 us_p10 us_p90 samples
-# variables: backend, series, bars (series with M = 1, "" for none), config, shape, sizes, samples, slowest_bar (us)
+# variables: backend, series, bars (series with M = 1, "" for none), config, shape, sizes, samples, slowest_bar,
+# quickest and longest (us)
 W = 1000; H = 470
 load style
 title = 'Time of the 4-bit product: Y = X·Wᵀ, '.config.', '.shape
@@ -18,7 +19,7 @@ set tmargin at screen top(90); set bmargin at screen bottom(66)
 set logscale x 2
 set logscale y 10
 set xrange [int(word(sizes, 1)) * 0.8:int(word(sizes, words(sizes))) * 1.25]
-set yrange [*:*]
+set yrange [quickest / 1.4e3:longest * 1.4 / 1e3]
 set xtics ()
 do for [m in sizes] { set xtics add (m int(m)) }
 set xlabel "M (rows of X)"

@@ -152,7 +152,7 @@ case ${1:-} in
     *) usage >&2; exit 2 ;;
 esac
 command -v gnuplot > /dev/null || die 1 "gnuplot is not installed (Debian: gnuplot-nox)"
-[ -e "$2" ] || die 2 "$2: no such file or folder"
+[ -e "$2" ] || die 2 "$2: no such file or folder (\`make bench\` and \`make validate\` write results)"
 if [ "$1" = all ] && [ ! -e "$2/error.csv" ] && [ ! -e "$2/bench.json" ]; then
     die 2 "$2: neither bench.json (\`make bench\`) nor error.csv (\`make validate\`) is there"
 fi

@@ -2,7 +2,10 @@
 # the most values of M, then the largest; at NF4, block 64 if it was run there, else the configuration with most rows.
 # A series is a backend, and apart from it its double-quantized rows.
 field("op") == "gemm" && is_number(field("p50_us")) {
-    b = field("backend"); m = field("m"); shape = field("n") "x" field("k")
+    b = field("backend")
+    # A peer's rows beside our double-quantized ones repeat its plain ones, or nearly: the speed-up pictures have them.
+    if (b ~ /^peer:/ && field("dq") == 1) next
+    m = field("m"); shape = field("n") "x" field("k")
     config = field("format") " b" field("block_size")
     low = is_number(field("p10_us")) ? field("p10_us") : field("p50_us")
     high = is_number(field("p90_us")) ? field("p90_us") : field("p50_us")
@@ -41,7 +44,13 @@ END {
         }
         print row_series[i], row_m[i], intensity, rate, row_p50[i], row_low[i], row_high[i], row_samples[i], row_bytes[i], row_flops[i], roof > data
         drawn++; series = with_word(series, row_series[i]); sizes = with_word(sizes, row_m[i])
-        if (row_backend[i] != "reference" && row_m[i] == 1) { one = with_word(one, row_series[i]); if (row_high[i] > slow) slow = row_high[i]; samples = row_samples[i] }
+        if (row_low[i] < quickest || quickest == "") quickest = row_low[i] + 0
+        if (row_high[i] > longest) longest = row_high[i] + 0
+        if (row_backend[i] == "reference" || row_m[i] != 1) continue # the bars; the reference's would dwarf them
+        one = with_word(one, row_series[i])
+        if (row_high[i] > slow) slow = row_high[i] + 0
+        if (fewest == "" || row_samples[i] < fewest) fewest = row_samples[i] + 0
+        if (row_samples[i] > most) most = row_samples[i] + 0
     }
     if (!drawn) cannot("the gemm rows at " config " have no flops or bytes")
     split(shape, nk, "x")
@@ -52,7 +61,8 @@ END {
     assign("bars", slow > 0 ? ordered(without(one, ours), first) " " without(one, without(one, ours)) : "")
     assign("config", toupper(substr(config, 1, index(config, " ") - 1)) ", block " substr(config, index(config, " b") + 2))
     assign("shape", "N = " nk[1] ", K = " nk[2]); assign("sizes", sizes); assign("backend", backend)
-    assign("samples", samples)
+    assign("samples", fewest == most ? most : fewest " to " most)
+    assign_number("quickest", quickest); assign_number("longest", longest)
     assign_number("slowest_bar", slow > 0 ? slow : "NaN")
     if (need == "roofline") {
         if (above_roof != "") print "plots: above the measured roof by more than 10 %, check the bytes: " above_roof > "/dev/stderr"

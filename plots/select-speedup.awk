@@ -25,6 +25,10 @@ END {
     assign_number("column_count", column_count); assign_number("row_count", row_count)
     # The palette's ends: the largest ratio, at least 2x and at most 16x either way.
     assign_number("limit", limit < 1 ? 1 : limit > 4 ? 4 : limit)
-    for (j = 1; j <= column_count; j++) print "set x2tics add (" quoted(columns[j]) " " j ")" > (data ".tics")
+    for (j = 1; j <= column_count; j++) {
+        name = columns[j]
+        gsub(/["\\]/, "", name); sub(/ M=/, "\\nM = ", name) # two lines: \n for gnuplot to read
+        print "set x2tics add (\"" name "\" " j ")" > (data ".tics")
+    }
     for (i = 1; i <= row_count; i++) print "set ytics add (" quoted(rows[i]) " " i ")" > (data ".tics")
 }

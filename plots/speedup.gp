@@ -1,9 +1,9 @@
 # Heat map of the speed-up over one peer: white at 1.0x, blue where fourbit is faster, orange where the peer is.
 # data: column row x y speedup;  data.tics: the names of the columns and rows
 # variables: backend, peer, column_count, row_count, limit (log2 of the palette's ends)
-cell_w = column_count > 10 ? 66 : 82; cell_h = 24
-W = 210 + cell_w * column_count + 30; W = W < 640 ? 640 : W
-H = 104 + cell_h * row_count + 34; H = H < 300 ? 300 : H
+cell_w = 72; cell_h = 24
+W = 210 + cell_w * column_count + 30; W = W < 600 ? 600 : W
+H = 112 + cell_h * row_count + 34; H = H < 210 ? 210 : H
 load style
 title = 'fourbit '.backend.' against '.peer
 caption = 'Speed-up: '.peer."'s median time over ours, interleaved samples of one run."
@@ -14,12 +14,12 @@ set border 0
 set grid noxtics noytics
 set tics scale 0
 set lmargin at screen left(210); set rmargin at screen left(210 + cell_w * column_count)
-set tmargin at screen top(104); set bmargin at screen top(104 + cell_h * row_count)
+set tmargin at screen top(112); set bmargin at screen top(112 + cell_h * row_count)
 set xrange [0.5:column_count + 0.5]; set yrange [row_count + 0.5:0.5]
 set ytics () font SMALL
 unset xtics
 set x2range [0.5:column_count + 0.5]
-set x2tics () font SMALL offset 0, -0.4
+set x2tics () font SMALL offset 0, -0.3
 load data.'.tics'
 log2(v) = log(v) / log(2)
 clamp(v) = log2(v) > limit ? limit : log2(v) < -limit ? -limit : log2(v)
