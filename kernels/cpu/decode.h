@@ -53,6 +53,13 @@ static inline lutv block_lut(const decoder *d, int64_t block)
     return lut_load(&made);
 }
 
+/* Ask for the cache lines of `count` elements from begin on, as far as there are any. */
+static inline void prefetch_codes(const decoder *d, int64_t begin, int64_t count)
+{
+    const int64_t end = cpu_min(begin + count, d->n);
+    for (int64_t i = begin; i < end; i += 128) __builtin_prefetch(d->codes + i / 2);
+}
+
 /* The group that starts at element `group`, zero bytes after the matrix's last. */
 static inline void copy_group(const decoder *d, int64_t group, uint8_t bytes[GROUP / 2])
 {

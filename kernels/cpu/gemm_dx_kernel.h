@@ -69,37 +69,53 @@ static void write_dx(const float *c, int64_t stride, int64_t rows, int64_t count
 /* ---- few ------------------------------------------------------------------------------ */
 
 /* c [m][COLS] += dY rows' elements row ... row+depth-1 times `count` columns from col on
- * (whole groups). m is constant at every call. */
-ALWAYS_INLINE void few_columns(const int m, const decoder *d, int64_t row, int64_t depth, int64_t col, int64_t count,
-                               int64_t cols, const float *dy, int64_t dy_stride, float *c)
+ * (whole groups). wide and m are constants at every call. */
+ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, int64_t row, int64_t depth, int64_t col,
+                               int64_t count, int64_t cols, const float *dy, int64_t dy_stride, float *c)
 {
+    const int step = wide ? WIDE : GROUP, vectors = step / VF;
     float factor[COLS / GROUP][FEW_DEPTH][FEW];
-    for (int64_t r = 0; r < depth; r++)
-        for (int64_t g = 0; g < count / GROUP; g++) {
-            const float absmax = cpu_absmax(&d->scales, ((row + r) * cols + col + g * GROUP) >> d->shift);
+    for (int64_t r = 0; r < depth; r++) {
+        prefetch_codes(d, (row + r + FEW_DEPTH) * cols + col, COLS);
+        for (int64_t g = 0; g < count / step; g++) {
+            const float absmax = cpu_absmax(&d->scales, ((row + r) * cols + col + g * step) >> d->shift);
             for (int j = 0; j < m; j++) factor[g][r][j] = dy[j * dy_stride + row + r] * absmax;
         }
-    for (int64_t g = 0; g < count / GROUP; g++) {
-        vf sum[FEW][GV];
+    }
+    for (int64_t g = 0; g < count / step; g++) {
+        enum { MOST = WV > GV ? WV : GV };
+        vf sum[FEW][MOST], code[MOST];
         for (int j = 0; j < m; j++)
-            for (int v = 0; v < GV; v++) sum[j][v] = vf_load(c + j * COLS + g * GROUP + v * VF);
+            for (int v = 0; v < vectors; v++) sum[j][v] = vf_load(c + j * COLS + g * step + v * VF);
         for (int64_t r = 0; r < depth; r++) {
-            const int64_t i = (row + r) * cols + col + g * GROUP;
+            const int64_t i = (row + r) * cols + col + g * step;
             const lutv table = block_lut(d, i >> d->shift);
-            vf code[GV];
-            decode32(&table, d->codes + i / 2, code);
+            if (wide) decode_wide(&table, d->codes + i / 2, code);
+            else decode32(&table, d->codes + i / 2, code);
             for (int j = 0; j < m; j++)
-                for (int v = 0; v < GV; v++) sum[j][v] = vf_fma(code[v], vf_set1(factor[g][r][j]), sum[j][v]);
+                for (int v = 0; v < vectors; v++)
+                    sum[j][v] = vf_fma(code[v], vf_set1(factor[g][r][j]), sum[j][v]);
         }
         for (int j = 0; j < m; j++)
-            for (int v = 0; v < GV; v++) vf_store(c + j * COLS + g * GROUP + v * VF, sum[j][v]);
+            for (int v = 0; v < vectors; v++) vf_store(c + j * COLS + g * step + v * VF, sum[j][v]);
     }
 }
 
-static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s,
-                   void *dx, fb_dtype t, bool accumulate)
+/* From decode_wide's order to the columns'. */
+static void restore_wide(float *c, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += WIDE) {
+        float group[WIDE];
+        memcpy(group, c + i, sizeof group);
+        for (int j = 0; j < WIDE; j++) c[i + wide_element(j)] = group[j];
+    }
+}
+
+static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s, void *dx, fb_dtype t,
+                   bool accumulate)
 {
     const int64_t rows = w->rows, cols = w->cols;
+    const bool wide = w->block_size % WIDE == 0 && cols % WIDE == 0;
 #pragma omp parallel for schedule(dynamic) num_threads(s.threads)
     for (int64_t col = 0; col < cols; col += COLS) {
         const int64_t count = cpu_min(COLS, cols - col);
@@ -107,9 +123,12 @@ static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float 
         memset(c, 0, sizeof c);
         for (int64_t row = 0; row < rows; row += FEW_DEPTH) {
             const int64_t depth = cpu_min(FEW_DEPTH, rows - row);
-            if (m == 1) few_columns(1, d, row, depth, col, count, cols, dy, s.stride, c);
-            else few_columns(2, d, row, depth, col, count, cols, dy, s.stride, c);
+            if (wide && m == 1) few_columns(true, 1, d, row, depth, col, count, cols, dy, s.stride, c);
+            else if (wide) few_columns(true, 2, d, row, depth, col, count, cols, dy, s.stride, c);
+            else if (m == 1) few_columns(false, 1, d, row, depth, col, count, cols, dy, s.stride, c);
+            else few_columns(false, 2, d, row, depth, col, count, cols, dy, s.stride, c);
         }
+        if (wide) restore_wide(c, FEW * COLS);
         write_dx(c, COLS, m, count, dx, t, col, cols, accumulate);
     }
 }
@@ -129,6 +148,7 @@ static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const flo
             const int64_t depth = cpu_min(DEPTH, rows - row);
             for (int64_t r = 0; r < depth; r++) {
                 float *line = panel + r * PANEL_STRIDE;
+                prefetch_codes(d, (row + r + DEPTH) * cols + col, COLS);
                 decode_span(d, (row + r) * cols + col, count, line);
                 for (int64_t i = count; i < padded; i++) line[i] = 0;
             }

@@ -61,39 +61,60 @@ size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_
 
 /* ---- few ------------------------------------------------------------------------------ */
 
-/* One row of W times one row of x. */
-static float dot1(const decoder *d, int64_t row, int64_t cols, const float *x)
+/* Whole wide groups in every block and row: then x is laid out in the order they decode to. */
+static bool is_wide(const fb_matrix *w) { return w->block_size % WIDE == 0 && w->cols % WIDE == 0; }
+
+static void reorder_wide(float *x, int64_t n)
 {
-    vf sum = vf_zero();
+    for (int64_t i = 0; i < n; i += WIDE) {
+        float group[WIDE];
+        memcpy(group, x + i, sizeof group);
+        for (int j = 0; j < WIDE; j++) x[i + j] = group[wide_element(j)];
+    }
+}
+
+/* One row of W times one row of x. (wide, and m below, are constants at every call.) */
+ALWAYS_INLINE float dot1(const bool wide, const decoder *d, int64_t row, int64_t cols, const float *x)
+{
+    enum { CHAINS = 4 };
+    const int step = wide ? WIDE : GROUP, vectors = step / VF;
+    const uint8_t *codes = d->codes + row * cols / 2;
     const int64_t end = (row + 1) * cols;
+    vf sum = vf_zero();
     for (int64_t i = row * cols; i < end;) {
         const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
         const lutv table = block_lut(d, block);
-        vf part[2] = {vf_zero(), vf_zero()};
-        for (; i < stop; i += GROUP, x += GROUP) {
-            vf c[GV];
-            decode32(&table, d->codes + i / 2, c);
-            for (int v = 0; v < GV; v++) part[v % 2] = vf_fma(c[v], vf_load(x + v * VF), part[v % 2]);
+        vf part[CHAINS] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+        for (; i < stop; i += step, x += step, codes += step / 2) {
+            vf c[WV > GV ? WV : GV];
+            if (wide) decode_wide(&table, codes, c);
+            else decode32(&table, codes, c);
+            for (int v = 0; v < vectors; v++) part[v % CHAINS] = vf_fma(c[v], vf_load(x + v * VF), part[v % CHAINS]);
         }
-        sum = vf_fma(vf_add(part[0], part[1]), vf_set1(cpu_absmax(&d->scales, block)), sum);
+        const vf block_sum = vf_add(vf_add(part[0], part[1]), vf_add(part[2], part[3]));
+        sum = vf_fma(block_sum, vf_set1(cpu_absmax(&d->scales, block)), sum);
     }
     return vf_sum(sum);
 }
 
-/* One row of W times m rows of x (m constant at every call). */
-ALWAYS_INLINE void dots(const int m, const decoder *d, int64_t row, int64_t cols, const float *x, float *sums)
+/* One row of W times m rows of x. */
+ALWAYS_INLINE void dots(const bool wide, const int m, const decoder *d, int64_t row, int64_t cols, const float *x,
+                        float *sums)
 {
+    const int step = wide ? WIDE : GROUP, vectors = step / VF;
+    const uint8_t *codes = d->codes + row * cols / 2;
+    const int64_t end = (row + 1) * cols;
     vf sum[FEW];
     for (int j = 0; j < m; j++) sum[j] = vf_zero();
-    const int64_t end = (row + 1) * cols;
     for (int64_t i = row * cols; i < end;) {
         const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
         const lutv table = block_lut(d, block);
         const vf scale = vf_set1(cpu_absmax(&d->scales, block));
-        for (; i < stop; i += GROUP, x += GROUP) {
-            vf c[GV];
-            decode32(&table, d->codes + i / 2, c);
-            for (int v = 0; v < GV; v++) {
+        for (; i < stop; i += step, x += step, codes += step / 2) {
+            vf c[WV > GV ? WV : GV];
+            if (wide) decode_wide(&table, codes, c);
+            else decode32(&table, codes, c);
+            for (int v = 0; v < vectors; v++) {
                 c[v] = vf_mul(c[v], scale);
                 for (int j = 0; j < m; j++) sum[j] = vf_fma(c[v], vf_load(x + j * cols + v * VF), sum[j]);
             }
@@ -102,13 +123,14 @@ ALWAYS_INLINE void dots(const int m, const decoder *d, int64_t row, int64_t cols
     for (int j = 0; j < m; j++) sums[j] = vf_sum(sum[j]);
 }
 
-static void few_rows(const decoder *d, int64_t m, int64_t row, int64_t cols, const float *x, float *sums)
+ALWAYS_INLINE void few_rows(const bool wide, const decoder *d, int64_t m, int64_t row, int64_t cols, const float *x,
+                            float *sums)
 {
     switch (m) {
-    case 1: sums[0] = dot1(d, row, cols, x); return;
-    case 2: dots(2, d, row, cols, x, sums); return;
-    case 3: dots(3, d, row, cols, x, sums); return;
-    default: dots(FEW, d, row, cols, x, sums); return;
+    case 1: sums[0] = dot1(wide, d, row, cols, x); return;
+    case 2: dots(wide, 2, d, row, cols, x, sums); return;
+    case 3: dots(wide, 3, d, row, cols, x, sums); return;
+    default: dots(wide, FEW, d, row, cols, x, sums); return;
     }
 }
 
@@ -116,14 +138,17 @@ static void gemm_few(fb_context *ctx, const fb_matrix *w, const decoder *d, int6
                      const void *bias, void *y, fb_dtype y_dtype)
 {
     const int64_t rows = w->rows, cols = w->cols;
+    const bool wide = is_wide(w);
     float *xf = ctx->workspace;
     to_float(x, x_dtype, 0, m * cols, xf);
+    if (wide) reorder_wide(xf, m * cols);
     const int64_t chunk = cols && cols < FEW_CHUNK ? FEW_CHUNK / cols : 1, chunks = fb_ceil_div(rows, chunk);
 #pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks))
     for (int64_t c = 0; c < chunks; c++)
         for (int64_t row = c * chunk; row < cpu_min((c + 1) * chunk, rows); row++) {
             float sums[FEW];
-            few_rows(d, m, row, cols, xf, sums);
+            if (wide) few_rows(true, d, m, row, cols, xf, sums);
+            else few_rows(false, d, m, row, cols, xf, sums);
             const float b = bias ? fb_load(bias, x_dtype, row) : 0.0f;
             for (int64_t j = 0; j < m; j++) fb_store(y, y_dtype, j * rows + row, bias ? sums[j] + b : sums[j]);
         }
@@ -154,7 +179,11 @@ static void panel_product(const decoder *d, int64_t row, int64_t count, int64_t 
     memset(c, 0, (size_t)(count * x_rows) * sizeof *c);
     for (int64_t k = 0; k < cols; k += KC) {
         const int64_t depth = cpu_min(KC, cols - k);
-        for (int64_t r = 0; r < count; r++) decode_span(d, (row + r) * cols + k, depth, panel + r * PANEL_STRIDE);
+        for (int64_t r = 0; r < count; r++) {
+            const int64_t at = (row + r) * cols + k;
+            prefetch_codes(d, at + KC, KC); /* of the next panel: rows are too far apart for the hardware to guess */
+            decode_span(d, at, depth, panel + r * PANEL_STRIDE);
+        }
         for (int64_t j = 0; j < x_rows; j += TILE_COLS) {
             const int64_t width = cpu_min(TILE_COLS, x_rows - j);
             product(count, (int)(width / VF), panel, PANEL_STRIDE, tiles + j * cols + k * width, width, depth, c + j,

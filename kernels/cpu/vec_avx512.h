@@ -14,9 +14,11 @@
 
 #define ISA(name) name##_avx512
 enum {
-    VF = 16,        /* floats in a vector */
-    GROUP = 32,     /* weights decoded at once: the smallest block, 16 bytes */
-    GV = GROUP / VF /* vectors in a group */
+    VF = 16,         /* floats in a vector */
+    GROUP = 32,      /* weights decoded at once: the smallest block, 16 bytes */
+    GV = GROUP / VF, /* vectors in a group */
+    WIDE = 32,       /* weights decoded at once where their order does not matter */
+    WV = WIDE / VF
 };
 
 /* ---- fp32 vectors --------------------------------------------------------------- */
@@ -134,6 +136,16 @@ static inline void decode32(const lutv *l, const uint8_t *codes, vf out[GV])
         out[v] = _mm512_permutexvar_ps(index, l->value);
     }
 }
+
+/* 32 weights, unscaled, in the order of wide_element: even elements, then odd ones. */
+static inline void decode_wide(const lutv *l, const uint8_t *codes, vf out[WV])
+{
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+    out[0] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), l->value);
+    out[1] = _mm512_permutexvar_ps(b, l->value);
+}
+/* Which element of 32 is float i of decode_wide. */
+static inline int wide_element(int i) { return 2 * (i % VF) + i / VF; }
 
 /* 16 values of two bytes, already scaled and rounded: a block's table, twice, because
  * vpermw reads 5 bits of index and the fifth is a neighbour's. */
