@@ -59,9 +59,13 @@ static const fb_ops *cuda_ops(char *why)
         snprintf(why, FB_MESSAGE_SIZE, "FOURBIT_CUDA=%.64s is neither \"gpu\" nor \"simt\"", choice);
         return NULL;
     }
-    if (fb_cuda_ops) return fb_cuda_ops(why);
-    snprintf(why, FB_MESSAGE_SIZE, "this library was built without CUDA (no nvcc)");
-    return NULL;
+#ifndef FB_WITH_CUDA
+    if (!fb_cuda_ops) {
+        snprintf(why, FB_MESSAGE_SIZE, "this library was built without CUDA (no nvcc)");
+        return NULL;
+    }
+#endif
+    return fb_cuda_ops(why);
 }
 
 static const fb_ops *backend_ops(fb_backend backend, char *why)
