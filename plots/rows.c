@@ -163,7 +163,7 @@ static int check_rows(const char *path, const json_t *rows, peer_list *peers, ta
     size_t index;
     const json_t *row;
     json_array_foreach(rows, index, row) {
-        case_name c;
+        case_name c = {0};
         const char *key;
         json_t *value;
         if (!json_is_object(row)) return fail("%s: benchmarks[%zu] is not an object", path, index);
@@ -203,7 +203,7 @@ static void print_rows(const char *path, const json_t *rows, const peer_list *pe
     for (size_t i = 0; i < peers->count; i++) printf("\t%s", peers->name[i]);
     putchar('\n');
     json_array_foreach(rows, index, row) {
-        case_name c;
+        case_name c = {0};
         if (classify(path, row, index, &c) != ROW_GOOD) continue;
         printf("%s\t%s\t%s\t%ld\t%d\t%s\t%.0f\t%.0f\t%.0f\t%s", c.op, c.backend, c.format, c.block_size,
                c.double_quant, c.shape, c.m, c.n, c.k, c.variant);
