@@ -126,7 +126,7 @@ static void refuses_lengths(void)
         {ST_MAX_HEADER + 1, "byte 0: header length 100000001 is above the limit"},
         {ST_MAX_HEADER, "byte 0: header length 100000000 runs past the end of the file (70 bytes"},
         {63, "byte 0: header length 63 runs past the end of the file"},
-        {62, "byte 62: header: end of file expected"},
+        {62, "byte 63: header: end of file expected"},
         {0, "byte 8: the header does not begin"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         bytes b = test_container("{" A8 "}", strlen("{" A8 "}"), 8);
