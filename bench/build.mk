@@ -25,8 +25,11 @@ $(BUILD)/bench/test_peer.so: bench/test_peer.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -O2 -fPIC -shared $< -o $@
 
-$(BUILD)/bench/test_bench: $(BUILD)/bench/test_bench.o $(BENCH_OBJS) $(LIB) | $(BUILD)/bin/fourbit-peer $(BUILD)/bench/test_peer.so
-	$(CC) $(LDFLAGS) $^ -lcunit $(BENCH_LIBS) -o $@
+$(BUILD)/bench/test_bench.o: EXTRA_FLAGS += -DBENCH_PROGRAM='"$(abspath $(BUILD))/bin/fourbit-bench"' \
+    -DPEER_SERVER='"$(abspath $(BUILD))/bin/fourbit-peer"' -DTEST_PEER='"$(abspath $(BUILD))/bench/test_peer.so"'
+$(BUILD)/bench/test_bench: $(addprefix $(BUILD)/bench/,test_bench.o test_throw.o) $(BENCH_OBJS) $(LIB) \
+                           | $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bench/test_peer.so
+	$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(BENCH_LIBS) -o $@
 
 # Rewritten only when the commit or its cleanness changed.
 .PHONY: bench-commit

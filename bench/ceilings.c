@@ -216,6 +216,13 @@ static bool measure_gemm(ceilings *c)
     return true;
 }
 
+void ceilings_saw_gemm(ceilings *c, double flops_per_second)
+{
+    raise_to(&c->fp32_gemm, flops_per_second);
+    raise_to(&c->fma_peak, c->fp32_gemm); /* also where there is no vector loop for this CPU */
+    c->gemm_peak = c->bf16_peak > c->fp32_gemm ? c->bf16_peak : c->fp32_gemm;
+}
+
 bool ceilings_measure(ceilings *c, int threads)
 {
     if (!c->bf16_by) c->bf16_by = "none";
@@ -227,8 +234,7 @@ bool ceilings_measure(ceilings *c, int threads)
     if (amx_usable()) c->bf16_by = "amx", raise_to(&c->bf16_peak, best_flops(tiles_amx, threads));
     else if (wide && cpu_has(7, 1, 0, 5)) c->bf16_by = "avx512-bf16", raise_to(&c->bf16_peak, best_flops(dot_bf16, threads));
 #endif
-    raise_to(&c->fma_peak, c->fp32_gemm); /* no vector loop for this CPU: the product is all there is to go by */
-    c->gemm_peak = c->bf16_peak > c->fp32_gemm ? c->bf16_peak : c->fp32_gemm;
+    ceilings_saw_gemm(c, 0);
     c->rounds++;
     return true;
 }

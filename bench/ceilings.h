@@ -24,6 +24,9 @@ typedef struct ceilings {
  * machine only ever hides a ceiling. About a second. False: no memory. */
 bool ceilings_measure(ceilings *c, int threads);
 
+/* A timed product that beat the sgemm measured before it raises that ceiling. */
+void ceilings_saw_gemm(ceilings *c, double flops_per_second);
+
 /* How far above the roof a point is: > 1 is a harness bug (miscounted bytes, work
  * that was optimised away). read, written: bytes of one call; cached: they may all come
  * from the cache (hot). Writes up to the cache's size may still be in it when the

@@ -19,6 +19,7 @@ typedef struct run_options {
     bool list;               /* print the names that would run, and run nothing */
     const bench_ops *ops;    /* &bench_library */
     const fb_case *cases;    /* ends with rows = -1; fb_cases */
+    const struct ceilings *ceilings; /* NULL: measure them; tests bring their own */
     FILE *out, *progress;    /* table and list; one line a case */
 } run_options;
 
