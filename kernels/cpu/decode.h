@@ -14,7 +14,8 @@ typedef struct decoder {
     int shift;                 /* log2 of the block size */
     cpu_scales scales;
     float values[FB_CODES];
-    lut luts[FB_CODES];        /* INT4 affine: one a zero point; else the first */
+    lut luts[256];             /* INT4 affine: one a zero point (quantizers stop at 15, a file's bytes
+                                  may not; looking would put a call into every loop); else the first */
 } decoder;
 
 static inline void shifted_values(const decoder *d, float zero_point, float out[FB_CODES])
@@ -33,24 +34,16 @@ static inline void decoder_init(decoder *d, const fb_matrix *w)
     while (1 << d->shift < w->block_size) d->shift++;
     cpu_scales_init(&d->scales, w);
     lut_make(&d->luts[0], d->values);
-    for (int z = 1; d->zero_points && z < FB_CODES; z++) {
+    for (int z = 1; d->zero_points && z < 256; z++) {
         float values[FB_CODES];
         shifted_values(d, (float)z, values);
         lut_make(&d->luts[z], values);
     }
 }
 
-/* A zero point beyond 15 is no quantizer's, but a file may hold one. */
 static inline lutv block_lut(const decoder *d, int64_t block)
 {
-    if (!d->zero_points) return lut_load(&d->luts[0]);
-    unsigned z = d->zero_points[block];
-    if (z < FB_CODES) return lut_load(&d->luts[z]);
-    float values[FB_CODES];
-    lut made;
-    shifted_values(d, (float)z, values);
-    lut_make(&made, values);
-    return lut_load(&made);
+    return lut_load(&d->luts[d->zero_points ? d->zero_points[block] : 0]);
 }
 
 /* Ask for the cache lines of `count` elements from begin on, as far as there are any. */

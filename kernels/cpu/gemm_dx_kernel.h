@@ -73,7 +73,7 @@ static void write_dx(const float *c, int64_t stride, int64_t rows, int64_t count
 ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, int64_t row, int64_t depth, int64_t col,
                                int64_t count, int64_t cols, const float *dy, int64_t dy_stride, float *c)
 {
-    const int step = wide ? WIDE : GROUP, vectors = step / VF;
+    const int step = wide ? WIDE : GROUP, halves = wide ? 2 : 1, vectors = step / VF / halves;
     float factor[COLS / GROUP][FEW_DEPTH][FEW];
     for (int64_t r = 0; r < depth; r++) {
         prefetch_codes(d, (row + r + FEW_DEPTH) * cols + col, COLS);
@@ -82,26 +82,27 @@ ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, i
             for (int j = 0; j < m; j++) factor[g][r][j] = dy[j * dy_stride + row + r] * absmax;
         }
     }
-    for (int64_t g = 0; g < count / step; g++) {
-        enum { MOST = WV > GV ? WV : GV };
-        vf sum[FEW][MOST], code[MOST];
+    for (int64_t part = 0; part < count / step * halves; part++) {
+        const int64_t g = part / halves;
+        float *out = c + part * vectors * VF;
+        vf sum[FEW][GV], code[GV];
         for (int j = 0; j < m; j++)
-            for (int v = 0; v < vectors; v++) sum[j][v] = vf_load(c + j * COLS + g * step + v * VF);
+            for (int v = 0; v < vectors; v++) sum[j][v] = vf_load(out + j * COLS + v * VF);
         for (int64_t r = 0; r < depth; r++) {
             const int64_t i = (row + r) * cols + col + g * step;
             const lutv table = block_lut(d, i >> d->shift);
-            if (wide) decode_wide(&table, d->codes + i / 2, code);
+            if (wide) decode_half(&table, d->codes + i / 2, part % 2, code);
             else decode32(&table, d->codes + i / 2, code);
             for (int j = 0; j < m; j++)
                 for (int v = 0; v < vectors; v++)
                     sum[j][v] = vf_fma(code[v], vf_set1(factor[g][r][j]), sum[j][v]);
         }
         for (int j = 0; j < m; j++)
-            for (int v = 0; v < vectors; v++) vf_store(c + j * COLS + g * step + v * VF, sum[j][v]);
+            for (int v = 0; v < vectors; v++) vf_store(out + j * COLS + v * VF, sum[j][v]);
     }
 }
 
-/* From decode_wide's order to the columns'. */
+/* From the order of the halves to the columns'. */
 static void restore_wide(float *c, int64_t n)
 {
     for (int64_t i = 0; i < n; i += WIDE) {

@@ -61,7 +61,7 @@ size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_
 
 /* ---- few ------------------------------------------------------------------------------ */
 
-/* Whole wide groups in every block and row: then x is laid out in the order they decode to. */
+/* Whole wide groups in every block and row: then x is laid out in the order their halves decode to. */
 static bool is_wide(const fb_matrix *w) { return w->block_size % WIDE == 0 && w->cols % WIDE == 0; }
 
 static void reorder_wide(float *x, int64_t n)
@@ -76,23 +76,24 @@ static void reorder_wide(float *x, int64_t n)
 /* One row of W times one row of x. (wide, and m below, are constants at every call.) */
 ALWAYS_INLINE float dot1(const bool wide, const decoder *d, int64_t row, int64_t cols, const float *x)
 {
-    enum { CHAINS = 4 };
-    const int step = wide ? WIDE : GROUP, vectors = step / VF;
+    const int step = wide ? WIDE : GROUP, halves = wide ? 2 : 1, vectors = step / VF / halves;
     const uint8_t *codes = d->codes + row * cols / 2;
     const int64_t end = (row + 1) * cols;
     vf sum = vf_zero();
     for (int64_t i = row * cols; i < end;) {
         const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
         const lutv table = block_lut(d, block);
-        vf part[CHAINS] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+        vf part[2] = {vf_zero(), vf_zero()};
         for (; i < stop; i += step, x += step, codes += step / 2) {
-            vf c[WV > GV ? WV : GV];
-            if (wide) decode_wide(&table, codes, c);
-            else decode32(&table, codes, c);
-            for (int v = 0; v < vectors; v++) part[v % CHAINS] = vf_fma(c[v], vf_load(x + v * VF), part[v % CHAINS]);
+            for (int h = 0; h < halves; h++) {
+                vf c[WH > GV ? WH : GV];
+                if (wide) decode_half(&table, codes, h, c);
+                else decode32(&table, codes, c);
+                for (int v = 0; v < vectors; v++)
+                    part[(h + v) % 2] = vf_fma(c[v], vf_load(x + (h * vectors + v) * VF), part[(h + v) % 2]);
+            }
         }
-        const vf block_sum = vf_add(vf_add(part[0], part[1]), vf_add(part[2], part[3]));
-        sum = vf_fma(block_sum, vf_set1(cpu_absmax(&d->scales, block)), sum);
+        sum = vf_fma(vf_add(part[0], part[1]), vf_set1(cpu_absmax(&d->scales, block)), sum);
     }
     return vf_sum(sum);
 }
@@ -101,7 +102,7 @@ ALWAYS_INLINE float dot1(const bool wide, const decoder *d, int64_t row, int64_t
 ALWAYS_INLINE void dots(const bool wide, const int m, const decoder *d, int64_t row, int64_t cols, const float *x,
                         float *sums)
 {
-    const int step = wide ? WIDE : GROUP, vectors = step / VF;
+    const int step = wide ? WIDE : GROUP, halves = wide ? 2 : 1, vectors = step / VF / halves;
     const uint8_t *codes = d->codes + row * cols / 2;
     const int64_t end = (row + 1) * cols;
     vf sum[FEW];
@@ -111,34 +112,47 @@ ALWAYS_INLINE void dots(const bool wide, const int m, const decoder *d, int64_t 
         const lutv table = block_lut(d, block);
         const vf scale = vf_set1(cpu_absmax(&d->scales, block));
         for (; i < stop; i += step, x += step, codes += step / 2) {
-            vf c[WV > GV ? WV : GV];
-            if (wide) decode_wide(&table, codes, c);
-            else decode32(&table, codes, c);
-            for (int v = 0; v < vectors; v++) {
-                c[v] = vf_mul(c[v], scale);
-                for (int j = 0; j < m; j++) sum[j] = vf_fma(c[v], vf_load(x + j * cols + v * VF), sum[j]);
+            for (int h = 0; h < halves; h++) {
+                vf c[WH > GV ? WH : GV];
+                if (wide) decode_half(&table, codes, h, c);
+                else decode32(&table, codes, c);
+                for (int v = 0; v < vectors; v++) {
+                    const vf weight = vf_mul(c[v], scale);
+                    for (int j = 0; j < m; j++)
+                        sum[j] = vf_fma(weight, vf_load(x + j * cols + (h * vectors + v) * VF), sum[j]);
+                }
             }
         }
     }
     for (int j = 0; j < m; j++) sums[j] = vf_sum(sum[j]);
 }
 
-ALWAYS_INLINE void few_rows(const bool wide, const decoder *d, int64_t m, int64_t row, int64_t cols, const float *x,
-                            float *sums)
-{
-    switch (m) {
-    case 1: sums[0] = dot1(wide, d, row, cols, x); return;
-    case 2: dots(wide, 2, d, row, cols, x, sums); return;
-    case 3: dots(wide, 3, d, row, cols, x, sums); return;
-    default: dots(wide, FEW, d, row, cols, x, sums); return;
+/* A function each: inlined side by side they spill each other's registers, and a sum that goes
+ * through memory once a block costs more than the block's arithmetic. */
+typedef void few_rows(const decoder *, int64_t row, int64_t cols, const float *x, float *sums);
+#define FEW_ROWS(name, wide, m)                                                                            \
+    static __attribute__((noinline)) void name(const decoder *d, int64_t row, int64_t cols, const float *x, \
+                                               float *sums)                                                \
+    {                                                                                                      \
+        if (m == 1) sums[0] = dot1(wide, d, row, cols, x);                                                 \
+        else dots(wide, m, d, row, cols, x, sums);                                                         \
     }
-}
+FEW_ROWS(rows1, false, 1)
+FEW_ROWS(rows2, false, 2)
+FEW_ROWS(rows3, false, 3)
+FEW_ROWS(rows4, false, 4)
+FEW_ROWS(wide1, true, 1)
+FEW_ROWS(wide2, true, 2)
+FEW_ROWS(wide3, true, 3)
+FEW_ROWS(wide4, true, 4)
+static few_rows *const few_kernels[2][FEW] = {{rows1, rows2, rows3, rows4}, {wide1, wide2, wide3, wide4}};
 
 static void gemm_few(fb_context *ctx, const fb_matrix *w, const decoder *d, int64_t m, const void *x, fb_dtype x_dtype,
                      const void *bias, void *y, fb_dtype y_dtype)
 {
     const int64_t rows = w->rows, cols = w->cols;
     const bool wide = is_wide(w);
+    few_rows *const kernel = few_kernels[wide][m - 1];
     float *xf = ctx->workspace;
     to_float(x, x_dtype, 0, m * cols, xf);
     if (wide) reorder_wide(xf, m * cols);
@@ -147,8 +161,7 @@ static void gemm_few(fb_context *ctx, const fb_matrix *w, const decoder *d, int6
     for (int64_t c = 0; c < chunks; c++)
         for (int64_t row = c * chunk; row < cpu_min((c + 1) * chunk, rows); row++) {
             float sums[FEW];
-            if (wide) few_rows(true, d, m, row, cols, xf, sums);
-            else few_rows(false, d, m, row, cols, xf, sums);
+            kernel(d, row, cols, xf, sums);
             const float b = bias ? fb_load(bias, x_dtype, row) : 0.0f;
             for (int64_t j = 0; j < m; j++) fb_store(y, y_dtype, j * rows + row, bias ? sums[j] + b : sums[j]);
         }

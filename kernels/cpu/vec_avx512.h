@@ -18,7 +18,7 @@ enum {
     GROUP = 32,      /* weights decoded at once: the smallest block, 16 bytes */
     GV = GROUP / VF, /* vectors in a group */
     WIDE = 32,       /* weights decoded at once where their order does not matter */
-    WV = WIDE / VF
+    WH = WIDE / 2 / VF /* vectors in half of it */
 };
 
 /* ---- fp32 vectors --------------------------------------------------------------- */
@@ -137,14 +137,13 @@ static inline void decode32(const lutv *l, const uint8_t *codes, vf out[GV])
     }
 }
 
-/* 32 weights, unscaled, in the order of wide_element: even elements, then odd ones. */
-static inline void decode_wide(const lutv *l, const uint8_t *codes, vf out[WV])
+/* Half of 32 weights, unscaled: the even elements, or the odd ones. */
+static inline void decode_half(const lutv *l, const uint8_t *codes, int odd, vf out[WH])
 {
     __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
-    out[0] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), l->value);
-    out[1] = _mm512_permutexvar_ps(b, l->value);
+    out[0] = _mm512_permutexvar_ps(odd ? b : _mm512_srli_epi32(b, 4), l->value);
 }
-/* Which element of 32 is float i of decode_wide. */
+/* Which element of 32 is float i of both halves. */
 static inline int wide_element(int i) { return 2 * (i % VF) + i / VF; }
 
 /* 16 values of two bytes, already scaled and rounded: a block's table, twice, because
