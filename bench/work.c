@@ -214,12 +214,8 @@ static check_result check_dequantized(const work *w)
 static double weight(const work *w, fb_weights declared, int64_t i)
 {
     float v = w->decoded[i];
-    if (declared == FB_WEIGHTS_ROUNDED && w->c.dtype != FB_F32) {
-        uint16_t half;
-        fb_store(&half, w->c.dtype, 0, v);
-        v = fb_load(&half, w->c.dtype, 0);
-    }
-    return v;
+    if (declared == FB_WEIGHTS_EXACT || w->c.dtype == FB_F32) return v;
+    return w->c.dtype == FB_BF16 ? fb_bf16_to_float(fb_float_to_bf16(v)) : fb_f16_to_float(fb_float_to_f16(v));
 }
 
 enum { SAMPLED_ROWS = 8, SAMPLED_COLS = 48 };
