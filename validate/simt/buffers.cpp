@@ -104,13 +104,35 @@ void fill(void *device, int byte, size_t bytes) {
     mark_written(device, bytes);
 }
 
+/* Operands that no registered buffer contains live as long as the launch. */
+static void add_operands(Launch &l) {
+    for (size_t i = 0; i < l.what.n_operands; i++) {
+        const Operand &o = l.what.operands[i];
+        Buffer *known_buffer = o.p ? containing(o.p) : nullptr;
+        if (known_buffer) known_buffer->written_arg |= o.written;
+        if (!o.p || known_buffer) continue;
+        Buffer *b = new Buffer;
+        b->begin = (char *)const_cast<void *>(o.p);
+        b->end = b->begin + o.bytes;
+        b->name = o.name;
+        b->flags = o.written ? 0u : (unsigned)kReadOnly;
+        b->complete = true;
+        l.own_buffers.push_back(b);
+        l.buffers.push_back(b);
+    }
+}
+
+void drop_buffers(Launch &l) {
+    for (Buffer *b : l.own_buffers) release(b);
+    l.own_buffers.clear();
+}
+
 /* The launch's table, with what its parameters' types say: a buffer that only const pointers reach is read-only. */
 void take_buffers(Launch &l) {
     std::lock_guard<std::mutex> hold(registry_lock);
     bool wrapped = (l.id & 0xff) == 0; /* stamps of 256 launches ago would look like this one's */
     for (auto &entry : registry()) {
         Buffer *b = entry.second;
-        b->id = (unsigned)l.buffers.size();
         b->const_arg = b->written_arg = false;
         if (wrapped) {
             size_t n = (size_t)(b->end - b->begin) * sizeof(uint64_t);
@@ -123,6 +145,9 @@ void take_buffers(Launch &l) {
         Buffer *b = containing(l.what.pointers[i].p);
         if (b) (l.what.pointers[i].is_const ? b->const_arg : b->written_arg) = true;
     }
+    add_operands(l);
+    std::sort(l.buffers.begin(), l.buffers.end(), [](const Buffer *a, const Buffer *b) { return a->begin < b->begin; });
+    for (size_t i = 0; i < l.buffers.size(); i++) l.buffers[i]->id = (unsigned)i;
 }
 
 } // namespace simt

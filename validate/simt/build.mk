@@ -19,24 +19,35 @@ SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread --param tsan-instrumen
 endif
 
 SIMT_TEST_SOURCES := $(wildcard validate/simt/test_simt*.cpp)
-SIMT_CORE_SOURCES := $(filter-out $(SIMT_TEST_SOURCES),$(wildcard validate/simt/*.cpp))
+SIMT_CORE_SOURCES := $(filter-out validate/simt/test_%.cpp,$(wildcard validate/simt/*.cpp))
 SIMT_CORE_OBJS    := $(SIMT_CORE_SOURCES:%.cpp=$(BUILD)/%.o)
 SIMT_TEST_OBJS    := $(SIMT_TEST_SOURCES:%.cpp=$(BUILD)/%.o)
 
 $(SIMT_CORE_OBJS): $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
 
 $(SIMT_TEST_OBJS): $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
 
 $(SIMT_LIB): $(SIMT_CORE_OBJS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/validate/test_simt: $(SIMT_TEST_OBJS) $(SIMT_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $^ -lcunit $(SIMT_LIB_LIBS) -o $@
+	$(Q)$(CXX) $^ -lcunit $(SIMT_LIB_LIBS) -o $@
 
-TESTS += $(BUILD)/validate/test_simt
+# The library's kernels (CUDA_SIMT_OBJS: kernels/cuda/build.mk) through its API: a program of its own, it needs libfourbit.
+$(BUILD)/validate/simt/test_kernels.o: validate/simt/test_kernels.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/validate/test_simt_kernels: $(BUILD)/validate/simt/test_kernels.o $(CUDA_SIMT_OBJS) $(SIMT_LIB) $(LIB)
+	$(Q)$(CXX) $^ -lcunit $(LIB_LIBS) $(SIMT_LIB_LIBS) $(LDFLAGS) -o $@
+
+TESTS += $(BUILD)/validate/test_simt $(BUILD)/validate/test_simt_kernels

@@ -12,7 +12,7 @@ namespace simt {
 typedef std::atomic<uint64_t> Cell;
 constexpr uint64_t kBlockField = (1u << 24) - 1, kManyBlocks = kBlockField;
 
-static uint64_t stamp_of(const Fiber &f) {
+static uint64_t global_stamp(const Fiber &f) {
     const Block &b = *f.block;
     uint64_t clock = (uint64_t)b.era + f.clock;
     if (clock >= 1u << 22) clock = (1u << 22) - 1;
@@ -76,7 +76,7 @@ static void race(Fiber &f, Where where, const void *p, uint64_t other, const cha
 }
 
 static void check_order(Fiber &f, Buffer &b, size_t at, size_t n, const void *p, Touch touch, Where where) {
-    uint64_t me = stamp_of(f), same_writer = 0, same_reader = 0;
+    uint64_t me = global_stamp(f), same_writer = 0, same_reader = 0;
     bool reported = false;
     for (size_t i = at; i < at + n; i++) {
         uint64_t w = b.writer[i].load(std::memory_order_relaxed);

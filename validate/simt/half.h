@@ -73,6 +73,8 @@ static inline float round_odd_fma(float a, float b, float c) {
 
 } // namespace simt
 
+inline namespace simt_types {
+
 struct __nv_bfloat16_raw {
     unsigned short x;
 };
@@ -145,5 +147,7 @@ static inline float2 __half22float2(__half2 v) { return float2(v.x, v.y); }
 static inline __half2 __halves2half2(__half a, __half b) { return __half2(a, b); }
 static inline __half __low2half(__half2 v) { return v.x; }
 static inline __half __high2half(__half2 v) { return v.y; }
+
+} // namespace simt_types
 
 #endif

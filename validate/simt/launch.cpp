@@ -197,7 +197,9 @@ int execute(const Invocation &what) {
         take_buffers(l);
         run_on_pool(l);
     }
-    finish(l, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    finish(l, seconds);
+    drop_buffers(l);
     return (int)the_report.errors.size();
 }
 

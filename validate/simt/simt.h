@@ -79,15 +79,24 @@ struct PointerArg { /* a pointer parameter; const ones make their buffer read-on
     const void *p;
     bool is_const;
 };
+/* What the host knows about a launch's memory that a pointer does not say: exact size, name, whether it is written. Such an
+ * operand is a buffer for this launch only, unless it lies in one that is registered. */
+struct Operand {
+    const void *p;
+    size_t bytes;
+    const char *name;
+    bool written;
+};
 struct Invocation {
     const char *name;
     Config config;
-    unsigned max_threads; /* launch bounds, 0 when unknown */
     void (*entry)(void *);
     void *args;
     size_t args_bytes;
     const PointerArg *pointers;
     size_t n_pointers;
+    const Operand *operands;
+    size_t n_operands;
 };
 int execute(const Invocation &); /* 0, or the number of errors; last_report() has them */
 
@@ -108,12 +117,19 @@ template <class T> inline PointerArg pointer_arg(const T &v) {
 }
 
 template <class... P, class... A>
-int launch(const char *name, const Config &config, void (*kernel)(P...), A &&...args) {
+int launch_with(const char *name, const Config &config, const Operand *operands, size_t n_operands, void (*kernel)(P...),
+                A &&...args) {
     Call<P...> call{kernel, std::tuple<P...>(static_cast<P>(args)...)};
     PointerArg pointers[sizeof...(P) + 1] = {};
     size_t n = 0;
     std::apply([&](const auto &...v) { ((pointers[n++] = pointer_arg(v)), ...); }, call.args);
-    return execute(Invocation{name, config, 0, &Call<P...>::enter, &call, sizeof call, pointers, n});
+    return execute(
+        Invocation{name, config, &Call<P...>::enter, &call, sizeof call, pointers, n, operands, n_operands});
+}
+
+template <class... P, class... A>
+int launch(const char *name, const Config &config, void (*kernel)(P...), A &&...args) {
+    return launch_with(name, config, nullptr, 0, kernel, static_cast<A &&>(args)...);
 }
 
 } // namespace simt

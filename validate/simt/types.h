@@ -10,6 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 
+/* A program may hold nvcc's objects and the executor's: inside this namespace a function of ours cannot be taken by the
+ * linker for the CUDA headers' function of the same name. */
+inline namespace simt_types {
+
 struct uint3 {
     unsigned x, y, z;
 };
@@ -71,5 +75,7 @@ SIMT_VECTOR4(ushort4, unsigned short);
 SIMT_VECTOR4(int4, int);
 SIMT_VECTOR4(uint4, unsigned);
 SIMT_VECTOR4(float4, float);
+
+} // namespace simt_types
 
 #endif
