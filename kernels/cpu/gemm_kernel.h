@@ -105,8 +105,8 @@ ALWAYS_INLINE void dots(const bool wide, const int m, const decoder *d, int64_t 
     const int step = wide ? WIDE : GROUP, halves = wide ? 2 : 1, vectors = step / VF / halves;
     const uint8_t *codes = d->codes + row * cols / 2;
     const int64_t end = (row + 1) * cols;
-    vf sum[FEW];
-    for (int j = 0; j < m; j++) sum[j] = vf_zero();
+    vf sum[FEW][2]; /* two chains a row of x: one would wait for its own last fma */
+    for (int j = 0; j < m; j++) sum[j][0] = sum[j][1] = vf_zero();
     for (int64_t i = row * cols; i < end;) {
         const int64_t block = i >> d->shift, stop = cpu_min((block + 1) << d->shift, end);
         const lutv table = block_lut(d, block);
@@ -119,12 +119,13 @@ ALWAYS_INLINE void dots(const bool wide, const int m, const decoder *d, int64_t 
                 for (int v = 0; v < vectors; v++) {
                     const vf weight = vf_mul(c[v], scale);
                     for (int j = 0; j < m; j++)
-                        sum[j] = vf_fma(weight, vf_load(x + j * cols + (h * vectors + v) * VF), sum[j]);
+                        sum[j][(h + v) % 2] =
+                            vf_fma(weight, vf_load(x + j * cols + (h * vectors + v) * VF), sum[j][(h + v) % 2]);
                 }
             }
         }
     }
-    for (int j = 0; j < m; j++) sums[j] = vf_sum(sum[j]);
+    for (int j = 0; j < m; j++) sums[j] = vf_sum(vf_add(sum[j][0], sum[j][1]));
 }
 
 /* A function each: inlined side by side they spill each other's registers, and a sum that goes

@@ -18,7 +18,7 @@ enum { TILE_ROWS = VF == 16 ? 12 : 6, TILE_COLS = 2 * VF };
 ALWAYS_INLINE void tile(const int rows, const int vectors, const float *a, int64_t lda, const float *b, int64_t ldb,
                         int64_t depth, float *c, int64_t ldc)
 {
-    vf sum[TILE_ROWS][2];
+    vf sum[2 * TILE_ROWS][2];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sum[r][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
@@ -41,6 +41,9 @@ static void product(int64_t rows, int vectors, const float *a, int64_t lda, cons
                     float *c, int64_t ldc)
 {
     int64_t r = 0;
+    if (vectors == 1) /* as many accumulators, or the fmas wait for each other */
+        for (; rows - r >= 2 * TILE_ROWS; r += 2 * TILE_ROWS)
+            tile(2 * TILE_ROWS, 1, a + r * lda, lda, b, ldb, depth, c + r * ldc, ldc);
 #define STEP(count)                                                                                             \
     for (; rows - r >= count; r += count) {                                                                     \
         if (vectors == 2) tile(count, 2, a + r * lda, lda, b, ldb, depth, c + r * ldc, ldc);                    \
