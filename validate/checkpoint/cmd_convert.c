@@ -109,6 +109,7 @@ static bool quantize_all(job *j, const selection *chosen, bnb_slots *slots, ck_e
         const st_tensor *t = &j->in.tensors[i];
         if (!(chosen->chosen[i] ? quantize_one(j, t, &slots[i], e) : copy(j, i, e))) return false;
         if (chosen->chosen[i]) progress_add(&j->bar, (double)t->bytes, t->name);
+        st_release(&j->in, t);
     }
     return st_writer_commit(j->out, e);
 }
@@ -195,6 +196,7 @@ static bool dequantize_all(job *j, size_t *slots, ck_error *e)
         if (!dequantize_one(j, j->modules.states[i], slots[i], e)) return false;
     for (size_t i = 0; i < j->in.count; i++)
         if (!j->modules.is_part[i] && !copy(j, i, e)) return false;
+        else st_release(&j->in, &j->in.tensors[i]);
     return st_writer_commit(j->out, e);
 }
 

@@ -81,8 +81,10 @@ static bool measure(run *r, const subject *s, const fb_matrix *w, const float *m
     sums.bytes = size.total + (moments ? 2 * sizeof *moments : 0);
     expect(r, s, w, moments != NULL, &sums);
     error_accumulate(&r->totals[configuration(w)], &sums);
+    progress_clear(&r->bar);
+    bool good = error_table_row(&r->table, s->name, s->rows, s->cols, w, &sums, e);
     progress_add(&r->bar, (double)n, s->name);
-    return error_table_row(&r->table, s->name, s->rows, s->cols, w, &sums, e);
+    return good;
 }
 
 /* w, with its scales quantized into r->nested. */
@@ -129,6 +131,7 @@ static bool measure_subject(run *r, const subject *s, ck_error *e)
         dtype = FB_F32;
         used = moments;
     }
+    progress_clear(&r->bar);
     error_table_heading(s->name, s->rows, s->cols);
     for (int f = 0; f < FB_FORMAT_COUNT; f++)
         for (int b = 0; b < BLOCK_SIZES; b++)
@@ -175,10 +178,11 @@ static bool run_file(run *r, ck_error *e)
                      .sigma = 0};
         s.data = tensor_data(t, &r->source, e);
         good = s.data && measure_subject(r, &s, e);
+        st_release(&file, t);
     }
+    progress_end(&r->bar);
     if (good) printf("\n%zu matrices measured, %zu tensors passed over\n", chosen.count, file.count - chosen.count);
     good = good && print_totals(r, e);
-    progress_end(&r->bar);
     selection_free(&chosen);
     bnb_index_free(&modules);
     st_close(&file);

@@ -69,6 +69,9 @@ bool st_open(st_file *f, const char *path, ck_error *e);
 bool st_open_memory(st_file *f, const char *path, const void *bytes, size_t size, ck_error *e);
 void st_close(st_file *f);
 
+/* The tensor will not be read for a while: its pages need not stay in memory. */
+void st_release(const st_file *f, const st_tensor *t);
+
 /* NULL if there is none of that name. */
 const st_tensor *st_find(const st_file *f, const char *name);
 

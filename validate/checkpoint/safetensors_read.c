@@ -255,6 +255,14 @@ void st_close(st_file *f)
     *f = (st_file){0};
 }
 
+void st_release(const st_file *f, const st_tensor *t)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)t->data / page * page;
+    /* whole pages from the one it begins in; a neighbour's bytes are read again from the
+     * file, so what madvise answers does not matter */
+    if (f->mapped && t->bytes) madvise((void *)begin, (uintptr_t)t->data + t->bytes - begin, MADV_DONTNEED);
+}
+
 const st_tensor *st_find(const st_file *f, const char *name)
 {
     size_t low = 0, high = f->count;

@@ -34,6 +34,7 @@ void progress_add(progress *p, double done, const char *item)
     double t = now();
     if (t - p->shown < (p->terminal ? 1.0 : 10.0) || !(p->done > 0)) return;
     p->shown = t;
+    p->visible = p->terminal;
     char name[64];
     snprintf(name, sizeof name, "%s", item);
     ck_printable(name);
@@ -42,10 +43,13 @@ void progress_add(progress *p, double done, const char *item)
             100.0 * p->done / p->total, left, name, p->terminal ? "" : "\n");
 }
 
-void progress_end(progress *p)
+void progress_clear(progress *p)
 {
-    if (p->terminal && p->shown > p->start + 1.0) fprintf(stderr, "\r\033[K");
+    if (p->visible) fprintf(stderr, "\r\033[K");
+    p->visible = false;
 }
+
+void progress_end(progress *p) { progress_clear(p); }
 
 /* ---- memory --------------------------------------------------------------------------------- */
 

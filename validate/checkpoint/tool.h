@@ -37,11 +37,13 @@ typedef struct progress {
     const char *what;
     double start, shown; /* seconds */
     double total, done;  /* in any unit */
-    bool terminal;
+    bool terminal, visible;
 } progress;
 
 void progress_begin(progress *p, const char *what, double total);
 void progress_add(progress *p, double done, const char *item);
+/* Takes the line away, before something is printed to the same terminal. */
+void progress_clear(progress *p);
 void progress_end(progress *p);
 
 /* ---- memory ----------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ TESTS += $(addprefix $(BUILD)/validate/fuzz/replay_,$(FUZZ_TARGETS))
 $(BUILD)/bin/fuzz_%: $(BUILD)/validate/fuzz/fuzz_%.o $(CHECKPOINT_OBJS) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(FUZZ_LIBS) -o $@
+$(BUILD)/bin/fuzz_container: $(BUILD)/validate/fuzz/mutate_container.o
 
 # New inputs go to build/fuzz/corpus; the committed corpus is only read. A finding is left in build/fuzz/found/.
 .PHONY: fuzz
