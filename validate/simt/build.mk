@@ -9,7 +9,7 @@
 SIMT_LIB      := $(BUILD)/libsimt.a
 SIMT_LIB_LIBS := -lpthread -ldl
 SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC -Ivalidate/simt
-SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2
+SIMT_CORE_FLAGS := $(SIMT_COMMON) -O3
 ifneq (,$(findstring clang,$(CXX)))
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
                      -fno-slp-vectorize -fno-unroll-loops -Wno-unknown-pragmas

@@ -63,14 +63,27 @@ static void count_global(Worker &w, const Request &r) {
 static void count_shared(Worker &w, const Request &r, const unsigned *lane_numbers) {
     unsigned bytes = r.lane[0]->bytes, parts = bytes <= 4 ? 1 : bytes <= 8 ? 2 : 4, wavefronts = 0, ideal = 0;
     for (unsigned part = 0; part < parts; part++) {
-        uint64_t words[kWarp * 4];
+        uint64_t words[kWarp * 4], held[32];
         size_t n = 0;
+        uint32_t used = 0;
+        bool conflict = false;
         for (unsigned i = 0; i < r.n; i++) {
             if (lane_numbers[i] * parts / kWarp != part) continue;
             uint64_t a = r.lane[i]->address & kAddress;
-            for (uint64_t x = a / 4; x <= (a + bytes - 1) / 4 && n < kWarp * 4; x++) words[n++] = x;
+            for (uint64_t x = a / 4; x <= (a + bytes - 1) / 4 && n < kWarp * 4; x++) {
+                unsigned bank = x % 32;
+                conflict |= (used >> bank & 1) && held[bank] != x;
+                used |= 1u << bank;
+                held[bank] = x;
+                words[n++] = x;
+            }
         }
         if (!n) continue;
+        if (!conflict) { /* the usual case */
+            wavefronts++;
+            ideal++;
+            continue;
+        }
         std::sort(words, words + n);
         n = (size_t)(std::unique(words, words + n) - words);
         unsigned load[32] = {}, most = 0;
@@ -140,10 +153,10 @@ static void flush_divergent(Worker &w, Fiber *const *lanes, const unsigned *numb
         Request r;
         unsigned who[kWarp];
         size_t j = i;
-        for (; j < all.size() && r.n < kWarp && all[j].together(all[i]); j++) {
+        do {
             who[r.n] = all[j].lane;
             r.lane[r.n++] = all[j].entry;
-        }
+        } while (++j < all.size() && r.n < kWarp && all[j].together(all[i]));
         count_request(w, r, who);
         i = j;
     }

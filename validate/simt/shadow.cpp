@@ -119,7 +119,7 @@ template <class T> static inline bool uniform(const T *v, size_t n) {
 }
 
 /* Checks one access against cells [0, n), which all hold the same stamps when n > 1. Returns false after a report. */
-static inline bool check_cells(Fiber &f, Cells c, size_t i, const void *p, Touch touch, Where where) {
+static inline __attribute__((always_inline)) bool check_cells(Fiber &f, Cells c, size_t i, const void *p, Touch touch, Where where) {
     SharedShadow &s = *c.s;
     size_t at = c.at + i;
     const char *q = (const char *)p + i;
@@ -149,7 +149,7 @@ static inline bool check_cells(Fiber &f, Cells c, size_t i, const void *p, Touch
     return true;
 }
 
-static inline void update_cells(Fiber &f, Cells c, size_t n, Touch touch) {
+static inline __attribute__((always_inline)) void update_cells(Fiber &f, Cells c, size_t n, Touch touch) {
     SharedShadow &s = *c.s;
     Stamp me = stamp_of(f);
     Stamp *w = &s.writer[c.at], *r = &s.reader[c.at], *r2 = &s.reader2[c.at];
@@ -162,8 +162,10 @@ static inline void update_cells(Fiber &f, Cells c, size_t n, Touch touch) {
         for (size_t i = 0; i < n; i++) flags[i] = (uint16_t)((flags[i] & ~(kAtomic | kAsyncWritten)) | kInit | atomic);
         return;
     }
-    if (uniform(r, n) && (!r[0] || ordered_before(r[0], f))) {
-        for (size_t i = 0; i < n; i++) r[i] = me;
+    if (uniform(r, n)) {
+        if (r[0] == me) return;
+        Stamp *slot = !r[0] || ordered_before(r[0], f) ? r : r2;
+        for (size_t i = 0; i < n; i++) slot[i] = me;
         return;
     }
     for (size_t i = 0; i < n; i++) (!r[i] || ordered_before(r[i], f) ? r[i] : r2[i]) = me;
@@ -173,12 +175,13 @@ template <size_t N> static inline void shadow(Fiber &f, Cells c, const void *p, 
     SharedShadow &s = *c.s;
     bool same = uniform(&s.writer[c.at], n) && uniform(&s.flags[c.at], n);
     if (same && touch != Touch::Read) same = uniform(&s.reader[c.at], n) && uniform(&s.reader2[c.at], n);
+    bool good = true;
     if (same)
-        check_cells(f, c, 0, p, touch, where);
+        good = check_cells(f, c, 0, p, touch, where);
     else
-        for (size_t i = 0; i < n && check_cells(f, c, i, p, touch, where); i++) {}
+        for (size_t i = 0; i < n && good; i++) good = check_cells(f, c, i, p, touch, where);
     update_cells(f, c, n, touch);
-    if (touch == Touch::Read) /* an uninitialised read is reported once */
+    if (!good && touch == Touch::Read) /* an uninitialised read is reported once */
         for (size_t i = 0; i < n; i++) s.flags[c.at + i] |= kInit;
 }
 
