@@ -33,9 +33,14 @@ $(SIMT_TEST_OBJS): $(BUILD)/%.o: %.cpp
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
 
+# One object whose templates are its own. The linker merges equal template instances of all units and keeps the first one it
+# meets: an instrumented std::vector from a kernel's unit would end up inside the executor and be checked like a kernel.
 $(SIMT_LIB): $(SIMT_CORE_OBJS)
 	@rm -f $@
-	$(Q)ar rcs $@ $^
+	$(Q)ld -r --force-group-allocation -o $(@:.a=.o) $^
+	$(Q)nm $(@:.a=.o) | awk '$$2 ~ /^[WVu]$$/ { print $$3 }' > $(@:.a=.local)
+	$(Q)objcopy --localize-symbols=$(@:.a=.local) $(@:.a=.o)
+	$(Q)ar rcs $@ $(@:.a=.o)
 
 $(BUILD)/validate/test_simt: $(SIMT_TEST_OBJS) $(SIMT_LIB)
 	@mkdir -p $(@D)
