@@ -106,9 +106,10 @@ static double plain_value(input_kind kind, uint64_t seed, uint64_t i, int32_t bl
         return in_block == input_random(seed + 1, block) % (uint64_t)block_size ? sign * 10 : 0.01 * bell(seed, i);
     case INPUT_SIGNED_ZERO: return i % 5 == 4 ? 0.125 * bell(seed, i) : sign * 0.0;
     case INPUT_SUBNORMAL: {
-        /* blocks of nothing but subnormals, and mixed ones: 1/absmax overflows in the first */
+        /* blocks down to the smallest of them, where 1/absmax overflows (below 2^-128), and blocks
+         * that are normal but for some elements */
         double x = sign * (double)smallest_normal(t) * input_uniform(seed + 2, i);
-        return block & 1 && in_block % 9 == 8 ? 4 * x : x;
+        return block % 4 == 3 ? (in_block % 9 == 8 ? 4 * x : x) : ldexp(x, -(int)(block * 5 % 16));
     }
     case INPUT_LARGEST: return i % 3 ? sign * (double)largest(t) * (i % 3 == 1 ? 1 : 0.5) : bell(seed, i);
     case INPUT_CANCEL: return (i & 1 ? -1 : 1) * (double)(float)bell(seed, i / 2) * 100;

@@ -13,8 +13,8 @@ enum { EXIT_SKIPPED = 77 };
 
 static const suite *const suites[] = {&suite_check,      &suite_formats,    &suite_quantize, &suite_dequantize,
                                       &suite_double_quant, &suite_blockwise8, &suite_normalize, &suite_gemm,
-                                      &suite_gemm_dx,    &suite_api,        &suite_theory,   &suite_golden,
-                                      &suite_large};
+                                      &suite_gemm_dx,    &suite_adamw,      &suite_api,      &suite_theory,
+                                      &suite_golden,     &suite_large};
 enum { SUITE_COUNT = sizeof suites / sizeof *suites };
 
 /* What can be asked of the CPU backend; "" is its own choice. */
@@ -135,6 +135,7 @@ static int run_child(const options *o, const char *program, const char *backend,
     }
     if (child == 0) {
         if (*variant) setenv("FOURBIT_CPU", variant, 1);
+        setenv("OMP_WAIT_POLICY", "passive", 0); /* thousands of tiny calls: spinning threads stall a busy machine */
         execl("/proc/self/exe", program, "--backend", backend, o->filter ? "--filter" : (char *)NULL, o->filter,
               (char *)NULL);
         perror("exec");
