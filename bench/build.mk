@@ -14,22 +14,26 @@ $(BUILD)/bench/provenance.o: $(BUILD)/bench/commit.h
 
 $(BUILD)/bin/fourbit-bench: $(BUILD)/bench/main.o $(BENCH_OBJS) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(BENCH_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(BENCH_LIBS) -o $@
 
 $(BUILD)/bin/fourbit-peer: $(PEER_OBJS) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(call PKG,openblas) -ldl $(LIB_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(call PKG,openblas) -ldl $(LIB_LIBS) -o $@
 
 # A library that the tests load as a peer: it computes, computes wrongly or aborts, as its environment says.
 $(BUILD)/bench/test_peer.so: bench/test_peer.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -O2 -fPIC -shared $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -O2 -fPIC -shared $< -o $@
 
 $(BUILD)/bench/test_bench.o: EXTRA_FLAGS += -DBENCH_PROGRAM='"$(abspath $(BUILD))/bin/fourbit-bench"' \
     -DPEER_SERVER='"$(abspath $(BUILD))/bin/fourbit-peer"' -DTEST_PEER='"$(abspath $(BUILD))/bench/test_peer.so"'
 $(BUILD)/bench/test_bench: $(addprefix $(BUILD)/bench/,test_bench.o test_throw.o) $(BENCH_OBJS) $(LIB) \
                            | $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bench/test_peer.so
-	$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(BENCH_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(BENCH_LIBS) -o $@
 
 # Rewritten only when the commit or its cleanness changed.
 .PHONY: bench-commit

@@ -239,6 +239,7 @@ static void report(const runner *n, int done, int total, const entrant *e, bool 
     int left = (int)(per_case * (total - done - 1));
     fprintf(n->o->progress, "[%*d/%d] %s%s ", total > 99 ? 3 : 2, done + 1, total, e->name, hot ? "/hot" : "");
     if (e->c.failed) fprintf(n->o->progress, "FAILED: %s", e->c.why);
+    else if (!e->c.samples) fprintf(n->o->progress, "not timed");
     else fprintf(n->o->progress, "%.1f us", timing_summary(e->c.walls, e->c.samples).median * 1e6);
     fprintf(n->o->progress, "  (%d:%02d left)\n", left / 60, left % 60);
     fflush(n->o->progress);
@@ -291,7 +292,7 @@ static int run_all(runner *n)
                 return RUN_FAILED;
             }
         }
-    bool interrupted = *n->stop && done < total;
+    bool interrupted = *n->stop != 0;
     /* Again, at another moment of a machine that others use too: what pct_ is a share of is the best of both. */
     if (!*n->stop && !n->o->ceilings && n->r.ceilings.rounds < CEILING_ROUNDS) ceilings_measure(&n->r.ceilings, n->threads);
     if (!results_write(&n->r, !interrupted, interrupted, why)) {
@@ -317,6 +318,14 @@ static bool choose_backends(runner *n)
         if (!(n->backends >> b & 1)) fprintf(n->o->progress, "skipped: backend %s: %s\n", fb_backend_name((fb_backend)b), ctx.message);
     }
     return n->backends != 0;
+}
+
+/* Timings of a machine that others use are noise first; nothing can be done here but to say it. */
+static void warn_if_busy(const runner *n)
+{
+    double load = 0;
+    if (getloadavg(&load, 1) == 1 && load > 0.5 * omp_get_num_procs())
+        fprintf(n->o->progress, "this machine is busy (load %.1f on %d cores): expect wide intervals\n", load, omp_get_num_procs());
 }
 
 static void start_peers(runner *n)
@@ -360,6 +369,7 @@ int bench_run(const run_options *options, const volatile sig_atomic_t *stop)
     } else {
         n.r.context = provenance(n.threads);
         openblas_set_threads(n.threads);
+        warn_if_busy(&n);
         start_peers(&n);
         if (options->ceilings) n.r.ceilings = *options->ceilings;
         else if (fprintf(n.o->progress, "measuring this machine's ceilings\n"), !ceilings_measure(&n.r.ceilings, n.threads))
