@@ -47,7 +47,7 @@ typedef struct bnb_state {
 
 /* Every key is checked, and one that is not known is an error: it might change what
  * the bytes mean. file and key name the text in messages. */
-bool bnb_parse_state(bnb_state *s, const void *text, size_t bytes, const char *file, const char *key, ck_error *e);
+bool bnb_parse_state(bnb_state *s, const void *json, size_t bytes, const char *file, const char *key, ck_error *e);
 /* Key order, spelling and number format of bitsandbytes (Python's json.dumps);
  * at most ST_LATE_MAX bytes. malloc'd; NULL: out of memory. */
 char *bnb_format_state(const bnb_state *s);

@@ -113,14 +113,14 @@ static bool read_nested(const reader *r, bnb_state *s)
     return true;
 }
 
-bool bnb_parse_state(bnb_state *s, const void *bytes, size_t count, const char *file, const char *key, ck_error *e)
+bool bnb_parse_state(bnb_state *s, const void *json, size_t bytes, const char *file, const char *key, ck_error *e)
 {
     *s = (bnb_state){0};
     reader r = {.file = file, .key = key, .e = e};
     /* far above what eight dimensions can need: not worth a parser's time */
-    if (count > 65536) return FAIL(&r, "the text has %zu bytes; a quant_state has at most 65536", count);
+    if (bytes > 65536) return FAIL(&r, "the text has %zu bytes; a quant_state has at most 65536", bytes);
     json_error_t why;
-    json_t *object = json_loadb(count ? bytes : "", count, JSON_REJECT_DUPLICATES, &why);
+    json_t *object = json_loadb(bytes ? json : "", bytes, JSON_REJECT_DUPLICATES, &why);
     if (!object) return FAIL(&r, "byte %d of its text: %s", why.position, why.text);
     r.object = object;
     json_int_t block = 0;

@@ -271,20 +271,14 @@ static bool draw(const options *o, ck_error *e)
 
 int cmd_error(const options *o)
 {
-    run *r = calloc(1, sizeof *r);
+    run r = {.o = o, .file = o->in ? o->in : "synthetic data"};
     ck_error e;
-    bool good = r ? true : ck_fail(&e, "memory", NULL, "cannot get %zu bytes", sizeof *r);
-    if (good) {
-        r->o = o;
-        r->file = o->in ? o->in : "synthetic data";
-        good = backend_open(&r->ctx, o, &e) && error_table_begin(&r->table, o->csv, &e);
-        good = good && (o->in ? run_file(r, &e) : run_synthetic(r, &e)) && error_table_commit(&r->table, &e);
-        error_table_abort(&r->table);
-        buffer *all[] = {&r->source,    &r->normal,  &r->storage, &r->nested,
-                         &r->quantized, &r->decoded, &r->scratch, &r->workspace};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
-        free(r);
-    }
+    bool good = backend_open(&r.ctx, o, &e) && error_table_begin(&r.table, o->csv, &e) &&
+                (o->in ? run_file(&r, &e) : run_synthetic(&r, &e)) && error_table_commit(&r.table, &e);
+    if (!good) progress_clear(&r.bar);
+    error_table_abort(&r.table);
+    buffer *all[] = {&r.source, &r.normal, &r.storage, &r.nested, &r.quantized, &r.decoded, &r.scratch, &r.workspace};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     good = good && (!o->plots || draw(o, &e));
     return good ? EXIT_OK : failed(&e);
 }

@@ -118,7 +118,9 @@ bytes test_read(const char *path)
     bytes b = {.size = (size_t)ftell(f)};
     must((b.p = malloc(b.size ? b.size : 1)) != NULL, "malloc");
     rewind(f);
-    must(fread(b.p, 1, b.size, f) == b.size && fclose(f) == 0, path);
+    bool whole = fread(b.p, 1, b.size, f) == b.size;
+    fclose(f);
+    must(whole, path);
     return b;
 }
 

@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -47,14 +46,11 @@ static int finish(pid_t child)
 }
 
 /* The arguments end with NULL. stdout and stderr are in out_text and err_text. */
-static int run(const char *first, ...)
+static int run(const char *const *arguments)
 {
     char *argv[24] = {(char *)(uintptr_t) "fourbit"}, out[] = "/tmp/fourbit-out-XXXXXX", err[] = "/tmp/fourbit-err-XXXXXX";
     int n = 1;
-    va_list args;
-    va_start(args, first);
-    for (const char *a = first; a && n < 23; a = va_arg(args, const char *)) argv[n++] = (char *)(uintptr_t)a;
-    va_end(args);
+    for (; *arguments && n < 23; arguments++) argv[n++] = (char *)(uintptr_t)*arguments;
     int a = mkstemp(out), b = mkstemp(err);
     int status = finish(start(argv, out, err));
     slurp(out, out_text, sizeof out_text);
@@ -66,7 +62,7 @@ static int run(const char *first, ...)
     return status;
 }
 
-#define EXPECT_RUN(status, says, ...) expect_run(__LINE__, run(__VA_ARGS__, NULL), status, says)
+#define EXPECT_RUN(status, says, ...) expect_run(__LINE__, run((const char *const[]){__VA_ARGS__, NULL}), status, says)
 static void expect_run(int line, int got, int want, const char *says)
 {
     test_require(got == want, __FILE__, line, "exit status %d, not %d; stderr: %s", got, want, err_text);
@@ -107,7 +103,7 @@ static void write_model(const char *path, bool with_nan)
             float x = (float)(seed >> 8) / 0x1p23f - 1.0f;
             if (with_nan && i == 2 && k == 1234) x = NAN;
             if (plan[i].dtype <= ST_F16) fb_store(data, (fb_dtype)plan[i].dtype, k, x * x * x);
-            else ((int64_t *)data)[k] = k;
+            else memcpy((char *)data + 8 * k, &k, 8);
         }
         good = st_writer_put(w, slots[i], 0, data, (size_t)n * st_dtype_bits(plan[i].dtype) / 8, &e);
     }
