@@ -28,9 +28,9 @@ $(BUILD)/bench/test_peer.so: bench/test_peer.c
 	$(call say,CC $<)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -O2 -fPIC -shared $< -o $@
 
-$(BUILD)/bench/test_bench.o: EXTRA_FLAGS += -DBENCH_PROGRAM='"$(abspath $(BUILD))/bin/fourbit-bench"' \
+$(BUILD)/bench/test_runs.o: EXTRA_FLAGS += -DBENCH_PROGRAM='"$(abspath $(BUILD))/bin/fourbit-bench"' \
     -DPEER_SERVER='"$(abspath $(BUILD))/bin/fourbit-peer"' -DTEST_PEER='"$(abspath $(BUILD))/bench/test_peer.so"'
-$(BUILD)/bench/test_bench: $(addprefix $(BUILD)/bench/,test_bench.o test_throw.o) $(BENCH_OBJS) $(LIB) \
+$(BUILD)/bench/test_bench: $(addprefix $(BUILD)/bench/,test_bench.o test_runs.o test_throw.o) $(BENCH_OBJS) $(LIB) \
                            | $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bench/test_peer.so
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(BENCH_LIBS) -o $@

@@ -1,18 +1,19 @@
-/* test_bench.c: tests of the benchmark itself: that it stops when it should, and that it goes red. */
-#include "bench/gbench.h"
-#include "bench/results.h"
-#include "bench/run.h"
+/* test_bench.c: tests of the benchmark's parts: statistics, stopping rule, shim (test_runs.c: whole runs). */
+#include "bench/test_bench.h"
 
-#include <CUnit/Basic.h>
+#include "bench/gbench.h"
+#include "bench/timing.h"
+
+#include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <string.h>
 
 void throw_error(gb_state *state, void *user);
 void throw_number(gb_state *state, void *user);
 
-static volatile sig_atomic_t never, stop;
+static volatile sig_atomic_t stop;
 static char folder[] = "/tmp/fourbit-bench-test.XXXXXX";
 
 /* ---- statistics and the stopping rule ------------------------------------------------------------ */
@@ -219,281 +220,17 @@ static void test_shim_errors(void)
     CU_ASSERT_PTR_NULL(gb_run_json(NULL));
 }
 
-/* ---- runs with planted kernels ------------------------------------------------------------------------------ */
-
-static const fb_case cases[] = {
-    {FB_OP_QUANTIZE, FB_NF4, 64, true, 64, 256, 0, FB_BF16, CASE_QUICK},
-    {FB_OP_DEQUANTIZE, FB_NF4, 64, false, 64, 256, 0, FB_BF16, CASE_QUICK},
-    {FB_OP_GEMM, FB_INT4_AFFINE, 32, false, 96, 256, 9, FB_BF16, CASE_QUICK},
-    {FB_OP_GEMM_DX, FB_FP4, 64, true, 96, 256, 3, FB_F32, CASE_QUICK},
-    {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0},
-};
-
-/* Nothing real reaches these; rounds says that measuring again is not worth it. */
-static const ceilings high = {1e12, 1e12, 1e14, 1e14, 0, 1e14, "test", "none", 99};
-static FILE *nowhere;
-
-static json_t *result(void)
-{
-    char path[128];
-    json_error_t error;
-    snprintf(path, sizeof path, "%s/bench.json", folder);
-    json_t *all = json_load_file(path, 0, &error);
-    if (!all) fprintf(stderr, "%s: %s\n", path, error.text);
-    return all;
-}
-
-static run_options options_for(const bench_ops *ops, const char *filter)
-{
-    return (run_options){.backends = 1u << FB_BACKEND_REFERENCE, .filter = filter, .folder = folder, .threads = 2, .ops = ops,
-                         .cases = cases, .ceilings = &high, .out = nowhere, .progress = nowhere, .peer_server = PEER_SERVER};
-}
-
-static int run_with(const bench_ops *ops, const char *filter)
-{
-    run_options o = options_for(ops, filter);
-    return bench_run(&o, &never);
-}
-
-static json_t *row_named(json_t *all, const char *name)
-{
-    size_t i;
-    json_t *row;
-    json_array_foreach(json_object_get(all, "benchmarks"), i, row)
-        if (strcmp(json_string_value(json_object_get(row, "name")), name) == 0) return row;
-    return NULL;
-}
-
-static void test_right_kernels(void)
-{
-    CU_ASSERT_EQUAL(run_with(&bench_library, NULL), RUN_OK);
-    json_t *all = result(), *context = json_object_get(all, "context");
-    CU_ASSERT_EQUAL(json_array_size(json_object_get(all, "benchmarks")), 4);
-    CU_ASSERT(json_is_true(json_object_get(context, "complete")));
-    CU_ASSERT(json_is_false(json_object_get(context, "interrupted")));
-    CU_ASSERT_PTR_NOT_NULL(json_object_get(context, "commit"));
-    json_t *row = row_named(all, "gemm/reference/int4-affine/b32/M9_N96_K256");
-    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "flops")), 2.0 * 9 * 96 * 256, 0);
-    /* codes, fp32 scale and zero point a block; x and y in bf16 */
-    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "bytes")), 96 * 256 / 2 + 96 * 8 * 5 + 2 * 9 * (256 + 96), 0);
-    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "bits_per_weight")), 4 + 40 / 32.0, 1e-12);
-    double p50 = json_number_value(json_object_get(row, "p50_us"));
-    CU_ASSERT(p50 > 0 && json_number_value(json_object_get(row, "samples")) >= 7);
-    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "real_time")), p50, 1e-6 * p50);
-    json_decref(all);
-}
-
-static fb_status flipped_code(fb_context *ctx, const void *src, fb_dtype t, fb_matrix *dst)
-{
-    fb_status status = fb_quantize(ctx, src, t, dst);
-    dst->codes[777] ^= 0x10;
-    return status;
-}
-static fb_status one_ulp_off(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
-{
-    fb_status status = fb_dequantize(ctx, src, dst, t);
-    ((uint16_t *)dst)[5000] ^= 1;
-    return status;
-}
-static fb_status one_unwritten(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype xt, const void *bias,
-                               void *y, fb_dtype yt)
-{
-    uint16_t kept = ((uint16_t *)y)[4 * 96 + 50];
-    fb_status status = fb_gemm(ctx, w, m, x, xt, bias, y, yt);
-    ((uint16_t *)y)[4 * 96 + 50] = kept;
-    return status;
-}
-static fb_status one_wrong(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype t, void *dx, fb_dtype xt, bool add)
-{
-    fb_status status = fb_gemm_dx(ctx, w, m, dy, t, dx, xt, add);
-    ((float *)dx)[300] *= -1;
-    return status;
-}
-static fb_status refusing(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
-{
-    (void)src, (void)dst, (void)t;
-    snprintf(ctx->message, sizeof ctx->message, "planted refusal");
-    return FB_UNSUPPORTED;
-}
-/* Right when it is checked, another result later. */
-static fb_status fickle(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
-{
-    static int calls;
-    fb_status status = fb_dequantize(ctx, src, dst, t);
-    if (++calls > 3) ((uint16_t *)dst)[calls % 100] ^= 1;
-    return status;
-}
-/* Does its work once; then it is faster than any memory. */
-static fb_status lazy(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
-{
-    static bool done;
-    fb_status status = done ? FB_OK : fb_dequantize(ctx, src, dst, t);
-    done = true;
-    return status;
-}
-
-static void expect_red(const bench_ops *ops, const char *filter, const char *key, const char *message)
-{
-    CU_ASSERT_EQUAL(run_with(ops, filter), RUN_FAILED);
-    json_t *all = result(), *row = json_array_get(json_object_get(all, "benchmarks"), 0);
-    const char *said = json_string_value(json_object_get(row, key));
-    CU_ASSERT(said && strstr(said, message));
-    if (!said || !strstr(said, message)) fprintf(stderr, "%s: expected %s: %s\n", filter, message, said ? said : "green");
-    json_decref(all);
-}
-
-static void test_wrong_kernels(void)
-{
-    bench_ops ops = bench_library;
-    ops.quantize = flipped_code;
-    expect_red(&ops, "^quantize", "error_message", "FAILED: codes");
-    ops.dequantize = one_ulp_off;
-    expect_red(&ops, "^dequantize", "error_message", "FAILED: dequantized");
-    ops.gemm = one_unwritten;
-    expect_red(&ops, "^gemm/", "error_message", "FAILED: product");
-    ops.gemm_dx = one_wrong;
-    expect_red(&ops, "^gemm_dx", "error_message", "FAILED: product");
-    ops.dequantize = refusing;
-    expect_red(&ops, "^dequantize", "error_message", "planted refusal");
-    ops.dequantize = fickle;
-    expect_red(&ops, "^dequantize", "error_message", "changed");
-    CU_ASSERT_EQUAL(run_with(&ops, "^gemm"), RUN_FAILED); /* one of several is enough */
-}
-
-static void test_above_roof(void)
-{
-    ceilings slow = high;
-    slow.copy_bw = slow.read_bw = 1e9;
-    CU_ASSERT_DOUBLE_EQUAL(ceilings_excess(&slow, 1e9, 0, 0, 1.0, false), 1.0, 1e-12);
-    CU_ASSERT_DOUBLE_EQUAL(ceilings_excess(&slow, 1e9, 0, 0, 0.5, false), 2.0, 1e-12);
-    CU_ASSERT_DOUBLE_EQUAL(ceilings_excess(&slow, 1e9, 0, 1e14, 0.5, true), 2.0, 1e-12); /* cached: arithmetic only */
-    CU_ASSERT(ceilings_excess(&slow, 0, 1e6, 0, 1e-6, false) < 1e-9);                    /* a small output may stay cached */
-    bench_ops ops = bench_library;
-    ops.dequantize = lazy;
-    run_options o = options_for(&ops, "^dequantize/[^/]*/nf4/b64/64x256$");
-    o.ceilings = &slow;
-    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_FAILED);
-    json_t *all = result(), *row = json_array_get(json_object_get(all, "benchmarks"), 0);
-    CU_ASSERT_PTR_NOT_NULL(json_object_get(row, "above_roofline"));
-    json_decref(all);
-}
-
-static fb_status interrupting(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
-{
-    static int calls;
-    if (++calls == 6) stop = 1;
-    return fb_dequantize(ctx, src, dst, t);
-}
-
-static void test_interrupted(void)
-{
-    bench_ops ops = bench_library;
-    ops.dequantize = interrupting;
-    stop = 0;
-    run_options o = options_for(&ops, NULL);
-    CU_ASSERT_EQUAL(bench_run(&o, &stop), RUN_INTERRUPTED);
-    json_t *all = result(), *context = json_object_get(all, "context");
-    CU_ASSERT(json_is_true(json_object_get(context, "interrupted")));
-    CU_ASSERT(json_is_false(json_object_get(context, "complete")));
-    CU_ASSERT_PTR_NOT_NULL(row_named(all, "quantize/reference/nf4/b64+dq/64x256"));
-    CU_ASSERT_PTR_NULL(row_named(all, "gemm/reference/int4-affine/b32/M9_N96_K256"));
-    json_decref(all);
-    stop = 1; /* before the first case */
-    CU_ASSERT_EQUAL(bench_run(&o, &stop), RUN_INTERRUPTED);
-    all = result();
-    CU_ASSERT_EQUAL(json_array_size(json_object_get(all, "benchmarks")), 0);
-    json_decref(all);
-}
-
-/* The program itself, killed while it works: exit status and file. */
-static void kill_program(int number, int expected)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/bench.json", folder);
-    unlink(path);
-    pid_t child = fork();
-    if (child == 0) {
-        if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)) _exit(99);
-        execl(BENCH_PROGRAM, BENCH_PROGRAM, "--backends", "reference", "--profile", "full", "--peers", "none", "--threads", "2",
-              "--out", folder, (char *)NULL);
-        _exit(98);
-    }
-    for (int i = 0; i < 6000 && access(path, R_OK) != 0; i++) usleep(10000);
-    kill(child, number);
-    int status = 0;
-    CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
-    if (expected) CU_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == expected);
-    json_t *all = result();
-    CU_ASSERT(json_array_size(json_object_get(all, "benchmarks")) >= 1);
-    CU_ASSERT(json_is_false(json_object_get(json_object_get(all, "context"), "complete")));
-    json_decref(all);
-}
-static void test_killed(void)
-{
-    kill_program(SIGINT, RUN_INTERRUPTED);
-    kill_program(SIGKILL, 0);
-}
-
-static void test_usage(void)
-{
-    CU_ASSERT_EQUAL(run_with(&bench_library, "(unclosed"), RUN_USAGE);
-    CU_ASSERT_EQUAL(run_with(&bench_library, "no such case"), RUN_USAGE);
-    run_options o = options_for(&bench_library, NULL);
-    o.folder = "/proc/no/such/folder";
-    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_USAGE);
-}
-
-/* ---- peers in a process -------------------------------------------------------------------------------------- */
-
-/* A folder that looks like what scripts/peers.sh makes, around the library of test_peer.c. */
-static void run_beside(const char *mood, const char *expected_error)
-{
-    char link[1024], peers[64];
-    snprintf(peers, sizeof peers, "%s/peers", folder);
-    snprintf(link, sizeof link, "mkdir -p %s/bitsandbytes && ln -sf %s %s/bitsandbytes/libbitsandbytes_cpu.so", peers, TEST_PEER, peers);
-    CU_ASSERT_EQUAL(system(link), 0);
-    setenv("FOURBIT_TEST_PEER", mood, 1);
-    run_options o = options_for(&bench_library, "^dequantize/[^/]*/nf4/b64/64x256$");
-    o.backends = 1u << FB_BACKEND_CPU;
-    o.peers = peers;
-    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK); /* a peer's fault is not ours */
-    json_t *all = result(), *own = row_named(all, "dequantize/cpu/nf4/b64/64x256");
-    json_t *peer = row_named(all, "dequantize/peer:bitsandbytes-cpu/nf4/b64/64x256");
-    const char *error = json_string_value(json_object_get(peer, "error_message"));
-    CU_ASSERT_PTR_NOT_NULL(json_object_get(own, "p50_us"));
-    CU_ASSERT_PTR_NOT_NULL(peer);
-    if (expected_error) {
-        CU_ASSERT(error && strstr(error, expected_error));
-        CU_ASSERT_PTR_NULL(json_object_get(own, "x_bitsandbytes-cpu"));
-    } else {
-        CU_ASSERT_PTR_NULL(error);
-        double x = json_number_value(json_object_get(peer, "p50_us")) / json_number_value(json_object_get(own, "p50_us"));
-        CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(own, "x_bitsandbytes-cpu")), x, 1e-6 * x);
-    }
-    json_decref(all);
-}
-static void test_peers(void)
-{
-    run_beside("right", NULL);
-    run_beside("wrong", "wrong result");
-    run_beside("abort", "died of");
-    run_options o = options_for(&bench_library, "^dequantize");
-    o.backends = 1u << FB_BACKEND_CPU, o.peers = "/nonexistent";
-    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
-}
-
 int main(void)
 {
-    if (!mkdtemp(folder) || !(nowhere = fopen("/dev/null", "w")) || CU_initialize_registry() != CUE_SUCCESS) return 1;
+    if (!mkdtemp(folder) || CU_initialize_registry() != CUE_SUCCESS) return 1;
     CU_pSuite s = CU_add_suite("bench", NULL, NULL);
     struct { const char *name; CU_TestFunc test; } tests[] = {
         {"statistics", test_summary}, {"interval of the median", test_interval_covers}, {"stops when known", test_stops_when_known},
         {"stops in time", test_stops_in_time}, {"interleaved", test_interleaved}, {"failing contender", test_failing_contender},
-        {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors},
-        {"right kernels", test_right_kernels}, {"wrong kernels", test_wrong_kernels}, {"above the roof", test_above_roof},
-        {"interrupted", test_interrupted}, {"killed", test_killed}, {"usage", test_usage}, {"peers", test_peers}};
+        {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         if (!s || !CU_add_test(s, tests[i].name, tests[i].test)) return 1;
+    if (!add_run_tests(s, folder)) return 1;
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
     int failures = (int)CU_get_number_of_failures();
