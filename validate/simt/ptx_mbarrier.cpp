@@ -15,6 +15,8 @@ struct Mbarrier {
     uint64_t phase = 0;
     Stamp initialised = 0;
     bool visible = false; /* to the async proxy and the cluster */
+    bool unseen = false;  /* bytes were delivered, and no wait has returned since */
+    Site delivered{nullptr, 0};
     Site site{nullptr, 0};
     History arriving; /* everything any arrival ever handed over */
     History released; /* the same when the last phase ended */
@@ -130,6 +132,8 @@ void complete_tx(Fiber &owner, Block &b, uint32_t offset, uint32_t bytes, const 
     if (!m) return;
     merge_history(m->arriving, order);
     m->bytes -= bytes;
+    m->unseen = true;
+    m->delivered = site;
     maybe_complete(*m);
 }
 
@@ -169,9 +173,24 @@ bool mbarrier_test(uint32_t bar, uint32_t parity, bool may_wait, Site site) {
             spin_pause();
     }
     if (!over(&w)) return false;
-    acquire_from(((Mbarrier *)w.barrier.get())->released, f);
+    Mbarrier &m = *(Mbarrier *)w.barrier.get();
+    m.unseen = false;
+    acquire_from(m.released, f);
     return true;
 }
+
+/* A copy that landed early is as unwaited for as one that still flies when the block ends; the core reports the latter. */
+static void report_unseen(Fiber &f) {
+    if (f.block->live > 1) return;
+    for (auto &o : f.block->objects) {
+        if (o.first >= kSharedSlot) continue;
+        Mbarrier &m = *(Mbarrier *)o.second.get();
+        if (m.unseen)
+            report_for(&f, Check::UnwaitedCopy, m.delivered, f.block->shared + o.first,
+                       "the block ends and nobody waited for the bytes that this copy delivered to an mbarrier");
+    }
+}
+static const bool exit_hooked = (add_exit_hook(report_unseen), true);
 
 /* Before a deadlock is declared: say what the barriers that are waited for still lack. */
 static bool explain_waits(Cluster &c) {
