@@ -46,11 +46,12 @@ static inline lutv block_lut(const decoder *d, int64_t block)
     return lut_load(&d->luts[d->zero_points ? d->zero_points[block] : 0]);
 }
 
-/* Ask for the cache lines of `count` elements from begin on, as far as there are any. */
+/* Ask for the cache lines of `count` elements from begin on, as far as there are any. Into the
+ * second-level cache: rows a power of two apart share one set of the first. */
 static inline void prefetch_codes(const decoder *d, int64_t begin, int64_t count)
 {
     const int64_t end = cpu_min(begin + count, d->n);
-    for (int64_t i = begin; i < end; i += 128) __builtin_prefetch(d->codes + i / 2);
+    for (int64_t i = begin; i < end; i += 128) __builtin_prefetch(d->codes + i / 2, 0, 2);
 }
 
 /* The group that starts at element `group`, zero bytes after the matrix's last. */

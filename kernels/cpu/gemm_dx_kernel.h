@@ -20,7 +20,7 @@
 enum {
     FEW = 2,
     FEW_DEPTH = 16,
-    COLS = 256, /* columns a thread takes at a time: two cache lines of codes */
+    COLS = 512, /* most columns a thread takes at a time: a row is a page or more from the next */
     DEPTH = 64,
     PANEL_STRIDE = COLS + 16, /* not a power of two: rows fall into different cache sets */
     MC = 512
@@ -75,12 +75,14 @@ ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, i
 {
     const int step = wide ? WIDE : GROUP, halves = wide ? 2 : 1, vectors = step / VF / halves;
     float factor[COLS / GROUP][FEW_DEPTH][FEW];
+    uint8_t codes[FEW_DEPTH][COLS / 2]; /* rows a power of two apart evict each other from the first-level cache */
     for (int64_t r = 0; r < depth; r++) {
         prefetch_codes(d, (row + r + FEW_DEPTH) * cols + col, COLS);
         for (int64_t g = 0; g < count / step; g++) {
             const float absmax = cpu_absmax(&d->scales, ((row + r) * cols + col + g * step) >> d->shift);
             for (int j = 0; j < m; j++) factor[g][r][j] = dy[j * dy_stride + row + r] * absmax;
         }
+        memcpy(codes[r], d->codes + ((row + r) * cols + col) / 2, (size_t)count / 2);
     }
     for (int64_t part = 0; part < count / step * halves; part++) {
         const int64_t g = part / halves;
@@ -91,8 +93,8 @@ ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, i
         for (int64_t r = 0; r < depth; r++) {
             const int64_t i = (row + r) * cols + col + g * step;
             const lutv table = block_lut(d, i >> d->shift);
-            if (wide) decode_half(&table, d->codes + i / 2, part % 2, code);
-            else decode32(&table, d->codes + i / 2, code);
+            if (wide) decode_half(&table, codes[r] + g * step / 2, part % 2, code);
+            else decode32(&table, codes[r] + g * step / 2, code);
             for (int j = 0; j < m; j++)
                 for (int v = 0; v < vectors; v++)
                     sum[j][v] = vf_fma(code[v], vf_set1(factor[g][r][j]), sum[j][v]);

@@ -27,8 +27,8 @@
 enum {
     FEW = 4,
     FEW_CHUNK = 1 << 17, /* weights a thread takes at a time */
-    NC = 96,
-    KC = 256,
+    NC = 48,
+    KC = 512,
     PANEL_STRIDE = KC + 16, /* not a power of two: rows fall into different cache sets */
     MC = 512
 };
