@@ -59,3 +59,5 @@ bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=
 run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fourbit $(BUILD)/bin/fourbit-rows
 	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \
 	    bench/run.sh
+
+-include bench/compare/build.mk

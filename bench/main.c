@@ -14,6 +14,7 @@ static const char usage[] =
     "  --out DIR             where bench.json and bench-tracking.json go (build/results/bench)\n"
     "  --threads N           for ours and the peers (default: every core)\n"
     "  --peers DIR           what `make peers` fetched (build/peers); --peers none: do not look\n"
+    "  --alone               time ours only: no peers, no ceilings (the rounds of scripts/ab.sh)\n"
     "  --list                print the names of the cases and stop\n"
     "  --help\n"
     "Ctrl-C ends it after the sample in progress; what is done is written. bench/README.md says what the figures mean.\n"
@@ -62,7 +63,8 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"profile", required_argument, NULL, 'p'}, {"backends", required_argument, NULL, 'b'}, {"filter", required_argument, NULL, 'f'},
         {"out", required_argument, NULL, 'o'},     {"threads", required_argument, NULL, 't'},  {"peers", required_argument, NULL, 'P'},
-        {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+        {"alone", no_argument, NULL, 'a'},         {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
     char server[4096], *rest;
     server_path(server, sizeof server);
     run_options o = {.folder = "build/results/bench", .peers = "build/peers", .peer_server = server, .ops = &bench_library,
@@ -83,6 +85,7 @@ int main(int argc, char **argv)
         case 'f': o.filter = *optarg ? optarg : NULL; break;
         case 'o': o.folder = optarg; break;
         case 'P': o.peers = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
+        case 'a': o.alone = true; break;
         case 'l': o.list = true; break;
         case 'h': fputs(usage, stdout); return RUN_OK;
         default: fputs("see --help\n", stderr); return RUN_USAGE;

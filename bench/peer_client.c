@@ -14,7 +14,12 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { PATIENCE_SECONDS = 120 }; /* for one reply */
+enum {
+    PATIENCE_SECONDS = 120, /* for one reply */
+    /* libgomp's idle threads spin 300,000 pauses (5 ms at 2.4 GHz) before they sleep, on the cores that the
+     * other process is about to be timed on: both sides are given the time to settle. */
+    SETTLE_US = 8000
+};
 
 struct peer_process {
     pid_t pid; /* 0: not running */
@@ -176,7 +181,9 @@ bool peer_run(void *self, int calls, bool cold, timing_span *span, char why[TIMI
 {
     peer_process *p = self;
     peer_reply reply;
+    usleep(SETTLE_US);
     if (!ask(p, &(peer_request){.verb = PEER_RUN, .calls = calls, .cold = cold}, &reply, why)) return false;
+    usleep(SETTLE_US);
     *span = reply.span;
     return true;
 }

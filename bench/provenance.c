@@ -100,6 +100,11 @@ json_t *provenance(int threads)
     if (uname(&system) == 0) provenance_set(context, "kernel", "%s %s", system.sysname, system.release);
     double load = 0;
     if (getloadavg(&load, 1) == 1) provenance_set(context, "load_at_start", "%.2f", load);
+    FILE *governor = fopen("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "r");
+    bool known = governor && fgets(value, sizeof value, governor);
+    if (governor) fclose(governor);
+    value[known ? strcspn(value, "\n") : 0] = '\0';
+    provenance_set(context, "cpu_governor", "%s", known ? value : "unknown");
     provenance_set(context, "compiler", "%s", COMPILER);
     provenance_set(context, "cflags", "%s", BENCH_CFLAGS);
     provenance_set(context, "commit", "%s", BENCH_COMMIT);

@@ -115,6 +115,17 @@ static void play(gb_state *state, void *user)
     }
 }
 
+/* fourbit-compare's tests need them; one line of text, as an array would be a line a number. */
+static void add_samples(json_t *b, const bench_row *row)
+{
+    char text[ROW_TIMES * 24];
+    size_t used = 0;
+    if (row->stats.samples > ROW_TIMES) return;
+    for (int i = 0; i < row->stats.samples; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%.7g", i ? " " : "", row->times[i] * 1e6);
+    if (used) json_object_set_new(b, "samples_us", json_string(text));
+}
+
 /* What the library cannot know: the name without the iteration count it appends
  * (compare.py matches names), the processor time of the calls, and their place. */
 static void patch(json_t *report, const results *r, bool complete, bool interrupted)
@@ -140,7 +151,15 @@ static void patch(json_t *report, const results *r, bool complete, bool interrup
         json_t *b = json_array_get(list, (size_t)i);
         json_object_set_new(b, "name", json_string(r->rows[i].name));
         json_object_set_new(b, "run_name", json_string(r->rows[i].name));
-        if (was_timed(&r->rows[i])) json_object_set_new(b, "cpu_time", json_real(r->rows[i].cpu_seconds * 1e6));
+        if (was_timed(&r->rows[i])) {
+            json_object_set_new(b, "cpu_time", json_real(r->rows[i].cpu_seconds * 1e6));
+            add_samples(b, &r->rows[i]);
+        }
+        if (r->rows[i].hashed) {
+            char hash[24];
+            snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->rows[i].output_hash);
+            json_object_set_new(b, "output_hash", json_string(hash));
+        }
         if (r->rows[i].verdict == ROW_ABOVE_ROOF) json_object_set_new(b, "above_roofline", json_string(r->rows[i].why));
     }
 }

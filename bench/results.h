@@ -8,7 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
-enum { ROW_NAME = 160, ROW_RATIOS = 4 };
+enum { ROW_NAME = 160, ROW_RATIOS = 4, ROW_TIMES = 128 };
 
 typedef enum row_verdict {
     ROW_TIMED = 0,
@@ -23,6 +23,9 @@ typedef struct bench_row {
     row_verdict verdict;
     char why[TIMING_WHY];
     timing_stats stats;
+    double times[ROW_TIMES]; /* the first of stats.samples, seconds, in the order they were taken */
+    bool hashed;
+    uint64_t output_hash;    /* FNV-1a of what the operation wrote */
     double cpu_seconds;      /* processor time of a call, mean */
     work_cost cost;
     double bits_per_weight;

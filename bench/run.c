@@ -42,6 +42,8 @@ typedef struct entrant {
     char name[ROW_NAME], how[TIMING_WHY];
     work_cost cost;
     double bits_per_weight;
+    bool hashed;
+    uint64_t output_hash;
 } entrant;
 
 /* ---- which cases ------------------------------------------------------------------------------- */
@@ -95,7 +97,7 @@ static void list(const runner *n)
 
 static bench_row blank_row(const runner *n, const entrant *e, bool hot)
 {
-    bench_row row = {.cost = e->cost, .bits_per_weight = e->bits_per_weight, .hot = hot};
+    bench_row row = {.cost = e->cost, .bits_per_weight = e->bits_per_weight, .hot = hot, .hashed = e->hashed, .output_hash = e->output_hash};
     snprintf(row.name, sizeof row.name, "%s%s", e->name, hot ? "/hot" : "");
     snprintf(row.label, sizeof row.label, "%s, %s, %d thread%s: %.300s", hot ? "hot" : "cold", fb_dtype_name(n->w.c.dtype),
              n->threads, n->threads == 1 ? "" : "s", e->how);
@@ -111,6 +113,7 @@ static bool is_above(const runner *n, const bench_row *row)
 /* A busy machine measures low ceilings: look again before blaming the harness. */
 static void flag_if_above_roof(runner *n, bench_row *row)
 {
+    if (n->o->alone) return; /* no roof was measured */
     while (is_above(n, row) && n->r.ceilings.rounds < CEILING_ROUNDS)
         if (!ceilings_measure(&n->r.ceilings, n->threads)) break;
     if (!is_above(n, row)) return;
@@ -133,6 +136,8 @@ static bool add_rows(runner *n, const entrant *e, int count, bool hot)
         } else {
             row.stats = timing_summary(e[i].c.walls, e[i].c.samples);
             row.cpu_seconds = e[i].c.cpu / e[i].c.samples;
+            int kept = row.stats.samples < ROW_TIMES ? row.stats.samples : ROW_TIMES;
+            memcpy(row.times, e[i].c.walls, (size_t)kept * sizeof *row.times);
             if (e[i].peer && strcmp(e[i].peer, "openblas") == 0)
                 ceilings_saw_gemm(&n->r.ceilings, row.cost.flops / row.stats.min);
             flag_if_above_roof(n, &row);
@@ -261,7 +266,8 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
     check_result checked = {.ok = false};
     if (ready && !(checked = ours_check(&f.own)).ok) disqualify(own, checked.text);
     uint64_t before = checked.ok ? digest(&n->w) : 0;
-    if (checked.ok && backend == FB_BACKEND_CPU && !*n->stop) enter_peers(n, &f);
+    own->hashed = checked.ok, own->output_hash = before;
+    if (checked.ok && backend == FB_BACKEND_CPU && !n->o->alone && !*n->stop) enter_peers(n, &f);
     for (int hot = 0; hot < 2 && ok && !*n->stop; hot++) {
         if (!hots[hot]) continue;
         contender all[MAX_CONTENDERS];
@@ -294,7 +300,7 @@ static int run_all(runner *n)
         }
     bool interrupted = *n->stop != 0;
     /* Again, at another moment of a machine that others use too: what pct_ is a share of is the best of both. */
-    if (!*n->stop && !n->o->ceilings && n->r.ceilings.rounds < CEILING_ROUNDS) ceilings_measure(&n->r.ceilings, n->threads);
+    if (!*n->stop && !n->o->ceilings && !n->o->alone && n->r.ceilings.rounds < CEILING_ROUNDS) ceilings_measure(&n->r.ceilings, n->threads);
     if (!results_write(&n->r, !interrupted, interrupted, why)) {
         fprintf(stderr, "fourbit-bench: %s\n", why);
         return RUN_FAILED;
@@ -370,8 +376,9 @@ int bench_run(const run_options *options, const volatile sig_atomic_t *stop)
         n.r.context = provenance(n.threads);
         openblas_set_threads(n.threads);
         warn_if_busy(&n);
-        start_peers(&n);
-        if (options->ceilings) n.r.ceilings = *options->ceilings;
+        if (!options->alone) start_peers(&n);
+        if (options->alone) n.r.ceilings = (ceilings){.rounds = 1, .copy_by = "not measured", .bf16_by = "not measured"};
+        else if (options->ceilings) n.r.ceilings = *options->ceilings;
         else if (fprintf(n.o->progress, "measuring this machine's ceilings\n"), !ceilings_measure(&n.r.ceilings, n.threads))
             fprintf(stderr, "fourbit-bench: no memory to measure the ceilings with\n");
         n.began = timing_now();

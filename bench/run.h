@@ -16,6 +16,7 @@ typedef struct run_options {
     int threads;             /* 0: every core this process may use */
     const char *peers;       /* folder that scripts/peers.sh filled; NULL: only what is linked in */
     const char *peer_server; /* the program fourbit-peer */
+    bool alone;              /* no peers and no ceilings: rounds of an A/B run are short */
     bool list;               /* print the names that would run, and run nothing */
     const bench_ops *ops;    /* &bench_library */
     const fb_case *cases;    /* ends with rows = -1; fb_cases */

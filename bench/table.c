@@ -29,6 +29,14 @@ static int peers_of(const results *r, const char *peers[ROW_RATIOS])
     return n;
 }
 
+/* A share of a roof that an --alone run did not measure is "-". */
+static const char *share(double value, double roof, int digits, char text[24])
+{
+    if (!(roof > 0)) return "-";
+    snprintf(text, 24, "%.*f", digits, 100 * value / roof);
+    return text;
+}
+
 static void line(const results *r, const bench_row *row, const char *const *peers, int count, FILE *to)
 {
     parts p = split(row->name);
@@ -38,12 +46,13 @@ static void line(const results *r, const bench_row *row, const char *const *peer
         fprintf(to, "  FAILED\n");
         return;
     }
-    char range[32];
+    char range[32], percent[24];
     snprintf(range, sizeof range, "[%.0f-%.0f]", row->stats.p10 * 1e6, row->stats.p90 * 1e6);
-    fprintf(to, " %10.1f %-17s %7.2f %6.0f", seconds * 1e6, range, bytes / seconds * 1e-9,
-            100 * bytes / seconds / r->ceilings.copy_bw);
+    fprintf(to, " %10.1f %-17s %7.2f %6s", seconds * 1e6, range, bytes / seconds * 1e-9,
+            share(bytes / seconds, r->ceilings.copy_bw, 0, percent));
     if (row->cost.flops > 0)
-        fprintf(to, " %8.4f %6.1f", row->cost.flops / seconds * 1e-12, 100 * row->cost.flops / seconds / r->ceilings.gemm_peak);
+        fprintf(to, " %8.4f %6s", row->cost.flops / seconds * 1e-12,
+                share(row->cost.flops / seconds, r->ceilings.gemm_peak, 1, percent));
     else
         fprintf(to, " %8s %6s", "-", "-");
     for (int i = 0; i < count; i++) {
