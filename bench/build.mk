@@ -53,7 +53,7 @@ peers: ## fetch the peer libraries (bitsandbytes from PyPI) into build/peers
 	@scripts/peers.sh
 
 .PHONY: bench run-bench
-bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=quick|full BACKENDS= FILTER= OUT= NO_PEERS=1)
+bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=quick or full, BACKENDS= FILTER= OUT= NO_PEERS=1)
 	@$(MAKE) --no-print-directory run-bench
 
 run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fourbit $(BUILD)/bin/fourbit-rows
