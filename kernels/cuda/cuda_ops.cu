@@ -7,40 +7,9 @@ namespace {
 
 #define UNSUPPORTED(NAME) fb_fail(ctx, FB_UNSUPPORTED, NAME ": the CUDA backend has no kernel for it yet")
 
-size_t workspace(const fb_context *, fb_op, const fb_matrix *, int64_t, fb_dtype) { return 0; }
-fb_status quantize(fb_context *ctx, const void *, fb_dtype, fb_matrix *) { return UNSUPPORTED("quantize"); }
-fb_status double_quantize(fb_context *ctx, const float *, int64_t, uint8_t *, float *, float *)
+size_t workspace(const fb_context *, fb_op op, const fb_matrix *w, int64_t, fb_dtype)
 {
-    return UNSUPPORTED("double_quantize");
-}
-fb_status decode_absmax(fb_context *ctx, const uint8_t *, const float *, const float *, const float *, int64_t, float *)
-{
-    return UNSUPPORTED("decode_absmax");
-}
-fb_status quantize8(fb_context *ctx, fb_map8, const void *, fb_dtype, int64_t, int32_t, uint8_t *, float *)
-{
-    return UNSUPPORTED("quantize8");
-}
-fb_status dequantize8(fb_context *ctx, fb_map8, const uint8_t *, const float *, int64_t, int32_t, void *, fb_dtype)
-{
-    return UNSUPPORTED("dequantize8");
-}
-fb_status normalize(fb_context *ctx, const void *, fb_dtype, int64_t, void *, fb_dtype, float *)
-{
-    return UNSUPPORTED("normalize");
-}
-fb_status denormalize(fb_context *ctx, const void *, fb_dtype, int64_t, const float *, void *, fb_dtype)
-{
-    return UNSUPPORTED("denormalize");
-}
-fb_status adamw32(fb_context *ctx, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, float *, float *)
-{
-    return UNSUPPORTED("adamw32");
-}
-fb_status adamw8(fb_context *ctx, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, uint8_t *, float *,
-                 uint8_t *, float *)
-{
-    return UNSUPPORTED("adamw8");
+    return op == FB_OP_QUANTIZE ? FB_CUDA(quantize_workspace)(w) : 0;
 }
 fb_weights weights(const fb_context *, const fb_matrix *, int64_t, fb_dtype) { return FB_WEIGHTS_ROUNDED; }
 fb_status gemm(fb_context *ctx, const fb_matrix *, int64_t, const void *, fb_dtype, const void *, void *, fb_dtype)
@@ -57,16 +26,16 @@ fb_ops make_table(const char *variant)
     fb_ops ops = {};
     ops.variant = variant;
     ops.workspace = workspace;
-    ops.quantize = quantize;
+    ops.quantize = FB_CUDA(quantize);
     ops.dequantize = FB_CUDA(dequantize);
-    ops.double_quantize = double_quantize;
-    ops.decode_absmax = decode_absmax;
-    ops.quantize8 = quantize8;
-    ops.dequantize8 = dequantize8;
-    ops.normalize = normalize;
-    ops.denormalize = denormalize;
-    ops.adamw32 = adamw32;
-    ops.adamw8 = adamw8;
+    ops.double_quantize = FB_CUDA(double_quantize);
+    ops.decode_absmax = FB_CUDA(decode_absmax);
+    ops.quantize8 = FB_CUDA(quantize8);
+    ops.dequantize8 = FB_CUDA(dequantize8);
+    ops.normalize = FB_CUDA(normalize);
+    ops.denormalize = FB_CUDA(denormalize);
+    ops.adamw32 = FB_CUDA(adamw32);
+    ops.adamw8 = FB_CUDA(adamw8);
     ops.gemm_weights = ops.gemm_dx_weights = weights;
     ops.gemm = gemm;
     ops.gemm_dx = gemm_dx;
