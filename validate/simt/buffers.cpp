@@ -147,7 +147,10 @@ void take_buffers(Launch &l) {
     }
     add_operands(l);
     std::sort(l.buffers.begin(), l.buffers.end(), [](const Buffer *a, const Buffer *b) { return a->begin < b->begin; });
-    for (size_t i = 0; i < l.buffers.size(); i++) l.buffers[i]->id = (unsigned)i;
+    for (size_t i = 0; i < l.buffers.size(); i++) {
+        l.buffers[i]->id = (unsigned)i;
+        l.buffers_in_image |= overlaps_image(*l.buffers[i]);
+    }
 }
 
 } // namespace simt

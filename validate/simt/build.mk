@@ -2,19 +2,20 @@
 #
 # SIMT_LIB           what a program that launches kernels links
 # SIMT_KERNEL_FLAGS  how a translation unit with kernels is compiled: every load and store announced to hooks.cpp.
-#                    Vectorisation off, so that an access in the source is an access in the counters.
+#                    Vectorisation off, so that an access in the source is an access in the counters. No strict aliasing:
+#                    kernels read floats as uint4 all the time, and nvcc's device code may.
 # Neither part is built with SANITIZE's flags: address sanitizer does not know our stack switches, and thread sanitizer's
 # hooks are what we replace.
 
 SIMT_LIB      := $(BUILD)/libsimt.a
 SIMT_LIB_LIBS := -lpthread -ldl
 SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC -Ivalidate/simt
-SIMT_CORE_FLAGS := $(SIMT_COMMON) -O3
+SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2 -ftree-vectorize
 ifneq (,$(findstring clang,$(CXX)))
-SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
                      -fno-slp-vectorize -fno-unroll-loops -Wno-unknown-pragmas
 else
-SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
                      -fno-tree-slp-vectorize -Wno-unknown-pragmas
 endif
 
@@ -56,3 +57,5 @@ $(BUILD)/validate/test_simt_kernels: $(BUILD)/validate/simt/test_kernels.o $(CUD
 	$(Q)$(CXX) $^ -lcunit $(LIB_LIBS) $(SIMT_LIB_LIBS) $(LDFLAGS) -o $@
 
 TESTS += $(BUILD)/validate/test_simt $(BUILD)/validate/test_simt_kernels
+
+-include validate/simt/ptx.mk

@@ -4,6 +4,7 @@
 
 namespace simt {
 
+static bool same_name(const char *a, const char *b) { return a == b || !strcmp(a, b); }
 static Fiber *lane(Warp &w, unsigned i) { return &w.block->fibers[w.first + i]; }
 
 static void run_gathering(Warp &w, Gathering &g) {
@@ -47,7 +48,7 @@ void warp_collective(const char *what, uint32_t mask, CollectiveOp op, void *arg
         g->site = site;
         g->context = context;
         w.open++;
-    } else if (g->op != op || strcmp(g->what, what)) {
+    } else if (g->op != op || !same_name(g->what, what)) {
         report(Check::BadCollective, site, nullptr, "lane %u is at %s while lanes 0x%08x of the same mask are at %s (line %d)",
                f.lane, what, g->arrived, g->what, g->site.line);
         abandon();
@@ -73,7 +74,7 @@ void warpgroup_collective(const char *what, CollectiveOp op, void *arg, Site sit
         g.op = op;
         g.what = what;
         g.site = site;
-    } else if (g.op != op || strcmp(g.what, what)) {
+    } else if (g.op != op || !same_name(g.what, what)) {
         report(Check::BadCollective, site, nullptr, "this thread is at %s while %u of its warpgroup are at %s (line %d)", what,
                g.arrived, g.what, g.site.line);
         abandon();

@@ -235,6 +235,7 @@ struct Launch {
     Options options;
     std::vector<Buffer *> buffers; /* sorted by address */
     std::vector<Buffer *> own_buffers; /* of this launch only */
+    bool buffers_in_image = false;     /* a static array of the program is registered */
     uint64_t blocks_total = 0, clusters_total = 0;
     unsigned blocks_per_cluster = 1, threads = 0;
     std::atomic<uint64_t> next_cluster{0}, done_clusters{0};
@@ -353,6 +354,7 @@ void install_signal_handlers();                                /* watchdog.cpp *
 void interrupt(Worker &, unsigned long os_thread);             /* watchdog.cpp */
 void take_buffers(Launch &);                                   /* buffers.cpp */
 void drop_buffers(Launch &);
+bool overlaps_image(const Buffer &);                           /* global.cpp */
 
 /* --- counters and diagnostics ----------------------------------------------------------------------------------- */
 

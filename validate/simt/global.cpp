@@ -149,16 +149,21 @@ Buffer *find_buffer(const void *p) { return lookup(*tl_worker->launch, p); }
 
 extern "C" char __executable_start, _end;
 
+static bool in_image(const void *p, size_t n) {
+    return (const char *)p >= &__executable_start && (const char *)p + n <= &_end;
+}
+bool overlaps_image(const Buffer &b) { return b.end > &__executable_start && b.begin < &_end; }
+
 /* Not device memory, yet harmless: constants and static tables of the program, and the launch's own arguments. */
 static bool is_program(const Launch &l, const void *p, size_t n, Touch touch) {
     const char *c = (const char *)p, *a = (const char *)l.what.args;
-    if (c >= a && c + n <= a + l.what.args_bytes) return true;
-    return touch == Touch::Read && c >= &__executable_start && c + n <= &_end;
+    return (c >= a && c + n <= a + l.what.args_bytes) || (touch == Touch::Read && in_image(p, n));
 }
 
 void touch_global(Fiber &f, const void *p, size_t n, Touch touch, Where where, bool counted) {
     Worker &w = *tl_worker;
     Launch &l = *w.launch;
+    if (touch == Touch::Read && !l.buffers_in_image && in_image(p, n)) return; /* constant memory: no need to search */
     BufferCache &c = w.cache[((uintptr_t)where.pc >> 2 ^ (uintptr_t)where.site.line) & 63];
     Buffer *b = c.buffer;
     if (!b || (const char *)p < b->begin || (const char *)p >= b->end) {
