@@ -36,7 +36,7 @@ CFLAGS   := -std=c11 -Wmissing-prototypes -Wstrict-prototypes
 CXXFLAGS := -std=c++17
 LDFLAGS  := $(if $(SANITIZE),-fsanitize=address$(comma)undefined)
 LIB      := $(BUILD)/libfourbit.a
-LIB_LIBS := $(OPENMP) -lm
+LIB_LIBS := $(OPENMP) -lm -ldl
 
 LIB_OBJS :=
 TESTS    :=
@@ -50,12 +50,17 @@ say  = $(if $(V),,@echo '  $(1)')
 
 # ---- how things are built -----------------------------------------------------------------------------------------
 
-$(BUILD)/%.o: %.c
+# Objects are made anew when the way they are made changes (another compiler in the same folder, CUDA=0 …).
+CONFIG := $(BUILD)/config
+WAY    := $(shell $(CC) --version | head -n 1) | $(CPPFLAGS) $(COMMON) $(CFLAGS) $(CXXFLAGS) | $(LIB_LIBS)
+$(shell mkdir -p $(BUILD); printf '%s\n' '$(WAY)' | cmp -s - $(CONFIG) || printf '%s\n' '$(WAY)' > $(CONFIG))
+
+$(BUILD)/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CC $<)
 	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
 
-$(BUILD)/%.o: %.cc
+$(BUILD)/%.o: %.cc $(CONFIG)
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) $(COMMON) $(CXXFLAGS) $(EXTRA_FLAGS) -MMD -MP -c $< -o $@
@@ -86,7 +91,7 @@ sanitize: bootstrap ## the test suites under AddressSanitizer and UBSan
 DEST := $(DESTDIR)$(PREFIX)
 install: lib ## the library, its headers and fourbit.pc, under PREFIX (/usr/local)
 	install -d $(DEST)/include/fourbit $(DEST)/lib/pkgconfig
-	install -m 644 kernels/fourbit.h kernels/formats.h $(DEST)/include/fourbit/
+	install -m 644 kernels/fourbit.h kernels/fourbit_plugin.h kernels/formats.h $(DEST)/include/fourbit/
 	install -m 644 $(LIB) $(DEST)/lib/
 	install -m 755 $(BUILD)/libfourbit.so $(DEST)/lib/libfourbit.so.$(VERSION)
 	ln -sf libfourbit.so.$(VERSION) $(DEST)/lib/libfourbit.so.0
@@ -107,11 +112,9 @@ train: ## (not built yet) the QLoRA training loop
 	$(call later,the training loop is not built yet; it will live in validate/train/)
 train-experiment: ## (not built yet) formats compared by fine-tuning
 	$(call later,the training loop is not built yet; it will live in validate/train/)
-compare: ## (not built yet) regression verdict between two result files
-	$(call later,the regression gate is not built yet; bench.json is readable by Google Benchmark's compare.py meanwhile)
 gpu-report: ## (not built yet) everything on a machine with a GPU
 	$(call later,the CUDA backend is not built yet)
 
-.PHONY: help all lib test run-tests sanitize install lint clean train train-experiment compare gpu-report
+.PHONY: help all lib test run-tests sanitize install lint clean train train-experiment gpu-report
 run-tests: $(TESTS)
 	@scripts/run-tests.sh $(TESTS)

@@ -9,7 +9,7 @@ static const char usage[] =
     "fourbit-bench [options]\n"
     "Checks each case against the reference, then times it beside its peers.\n"
     "  --profile quick|full  length of the list and precision (quick: 3 minutes on two cores)\n"
-    "  --backends a,b        reference, cpu, cuda (default: all that can run here)\n"
+    "  --backends a,b        reference, cpu, cuda, plugin (default: all that can run here)\n"
     "  --filter REGEX        only cases whose name matches, e.g. '^gemm/cpu/nf4/.*M1_'\n"
     "  --out DIR             where bench.json and bench-tracking.json go (build/results/bench)\n"
     "  --threads N           for ours and the peers (default: every core)\n"
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
             if (!o.full && strcmp(optarg, "quick") != 0) return bad("profile", optarg, "quick or full");
             break;
         case 'b':
-            if (!parse_backends(optarg, &o.backends)) return bad("backends", optarg, "some of reference,cpu,cuda");
+            if (!parse_backends(optarg, &o.backends)) return bad("backends", optarg, "some of reference,cpu,cuda,plugin");
             break;
         case 't':
             o.threads = (int)strtol(optarg, &rest, 10);

@@ -3,6 +3,7 @@
 
 #include "bench/peers.h"
 #include "bench/results.h"
+#include "fourbit_plugin.h"
 
 #include <omp.h>
 #include <regex.h>
@@ -17,7 +18,7 @@ static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the
 static const stop_rule quick_rule = {.floor = 7, .ceiling = 31, .seconds = 1.0, .hard_seconds = 6, .spread = 0.02, .sample_seconds = 1e-3};
 static const stop_rule full_rule = {.floor = 11, .ceiling = 101, .seconds = 5.0, .hard_seconds = 60, .spread = 0.01, .sample_seconds = 5e-3};
 
-enum { MAX_CONTENDERS = 4, CEILING_ROUNDS = 5 };
+enum { MAX_CONTENDERS = 5, CEILING_ROUNDS = 5 }; /* cpu, plugin, three peers */
 
 typedef struct runner {
     const run_options *o;
@@ -38,7 +39,8 @@ typedef struct runner {
 /* A contender, and what its row will say. */
 typedef struct entrant {
     contender c;
-    const char *peer; /* NULL: ours */
+    const char *peer;    /* NULL: ours, or a plugin: its failure fails the run */
+    const char *backend; /* "cpu", "peer:openblas" ... */
     char name[ROW_NAME], how[TIMING_WHY];
     work_cost cost;
     double bits_per_weight;
@@ -62,6 +64,9 @@ static bool wanted(const runner *n, const fb_case *c, fb_backend b, bool hot)
     double weights = (double)c->rows * (double)c->cols;
     if (!(c->sets & (n->o->full ? CASE_FULL : CASE_QUICK)) || !(n->backends >> b & 1)) return false;
     if (b == FB_BACKEND_REFERENCE && weights * (double)(c->m > 1 ? c->m : 1) > reference_limit) return false;
+    fb_matrix shape; /* what a plugin leaves to the reference would be the reference's time under its name */
+    if (b == FB_BACKEND_PLUGIN && (fb_matrix_init(&shape, c->format, c->rows, c->cols, c->block_size, c->double_quant) != FB_OK ||
+                                   !fb_plugin_supports(c->op, &shape, c->m, c->dtype))) return false;
     if (hot) {
         double bytes = weights * (c->m ? 0.5 : 0.5 + (double)fb_dtype_size(c->dtype));
         if (b == FB_BACKEND_REFERENCE) return false;
@@ -123,9 +128,18 @@ static void flag_if_above_roof(runner *n, bench_row *row)
              "%.2f times what the machine can do: a bug of the benchmark (bytes or operations miscounted, or work that was not done)", excess);
 }
 
+/* The other contenders' medians over this one's: on our rows and a plugin's. */
+static void add_ratios(bench_row *row, const entrant *e, int count, int self)
+{
+    for (int j = 0; j < count && row->ratios < ROW_RATIOS; j++) {
+        if (j == self || e[j].c.failed || e[j].c.samples == 0) continue;
+        snprintf(row->ratio[row->ratios].peer, sizeof row->ratio[0].peer, "%s", e[j].peer ? e[j].peer : e[j].backend);
+        row->ratio[row->ratios++].x = timing_summary(e[j].c.walls, e[j].c.samples).median / row->stats.median;
+    }
+}
+
 static bool add_rows(runner *n, const entrant *e, int count, bool hot)
 {
-    timing_stats ours = timing_summary(e[0].c.walls, e[0].c.samples);
     for (int i = 0; i < count; i++) {
         bench_row row = blank_row(n, &e[i], hot);
         if (e[i].c.failed) {
@@ -141,11 +155,7 @@ static bool add_rows(runner *n, const entrant *e, int count, bool hot)
             if (e[i].peer && strcmp(e[i].peer, "openblas") == 0)
                 ceilings_saw_gemm(&n->r.ceilings, row.cost.flops / row.stats.min);
             flag_if_above_roof(n, &row);
-        }
-        for (int j = 1; i == 0 && j < count && ours.samples; j++) {
-            if (e[j].c.failed || e[j].c.samples == 0) continue;
-            snprintf(row.ratio[row.ratios].peer, sizeof row.ratio[0].peer, "%s", e[j].peer);
-            row.ratio[row.ratios++].x = timing_summary(e[j].c.walls, e[j].c.samples).median / ours.median;
+            if (!e[i].peer) add_ratios(&row, e, count, i);
         }
         if (!results_add(&n->r, &row)) return false;
     }
@@ -157,7 +167,7 @@ static bool add_rows(runner *n, const entrant *e, int count, bool hot)
 static entrant *enter(runner *n, entrant *e, int *count, const char *peer, const char *backend, work_cost cost, double bits)
 {
     entrant *made = &e[*count];
-    *made = (entrant){.peer = peer, .cost = cost, .bits_per_weight = bits};
+    *made = (entrant){.peer = peer, .backend = backend, .cost = cost, .bits_per_weight = bits};
     made->c.walls = n->walls[(*count)++];
     row_name(&n->w.c, backend, false, made->name);
     return made;
@@ -204,6 +214,10 @@ typedef struct field {
     entrant e[MAX_CONTENDERS];
     int count;
     ours own;
+    entrant *plugin; /* NULL: none in this case */
+    work plugins;    /* the same data, outputs of its own */
+    ours plugin_own;
+    uint64_t plugin_hash;
     dense_peer dense, decoding;
 } field;
 
@@ -236,6 +250,31 @@ static uint64_t digest(const work *w)
     return h;
 }
 
+/* Whether the plugin is timed in the cpu backend's rounds: then neither has a luckier moment of the machine. */
+static bool plugin_joins(const runner *n, const fb_case *c)
+{
+    bool same = true, any = false;
+    for (int hot = 0; hot < 2; hot++) {
+        bool cpu = wanted(n, c, FB_BACKEND_CPU, hot), plugin = wanted(n, c, FB_BACKEND_PLUGIN, hot);
+        same = same && cpu == plugin, any = any || plugin;
+    }
+    return same && any;
+}
+
+static void enter_plugin(runner *n, field *f)
+{
+    char why[TIMING_WHY] = "";
+    f->plugin = enter(n, f->e, &f->count, NULL, fb_backend_name(FB_BACKEND_PLUGIN), work_cost_of(&n->w), n->w.sizes.bits_per_weight);
+    f->plugin->c.self = &f->plugin_own, f->plugin->c.run = ours_run;
+    snprintf(f->plugin->how, sizeof f->plugin->how, "%s", fb_backend_variant(FB_BACKEND_PLUGIN));
+    check_result checked = {.ok = false};
+    if (!work_share(&n->w, &f->plugins, why) || !ours_init(&f->plugin_own, &f->plugins, FB_BACKEND_PLUGIN, n->o->ops, n->threads, why))
+        disqualify(f->plugin, why);
+    else if (!(checked = ours_check(&f->plugin_own)).ok) disqualify(f->plugin, checked.text);
+    f->plugin->hashed = checked.ok;
+    f->plugin->output_hash = f->plugin_hash = checked.ok ? digest(&f->plugins) : 0;
+}
+
 /* ---- a case ---------------------------------------------------------------------------------------------- */
 
 static void report(const runner *n, int done, int total, const entrant *e, bool hot)
@@ -249,6 +288,8 @@ static void report(const runner *n, int done, int total, const entrant *e, bool 
     fprintf(n->o->progress, "  (%d:%02d left)\n", left / 60, left % 60);
     fflush(n->o->progress);
 }
+
+static const char changed_output[] = "its output changed between the check and the end of the timing";
 
 /* Cold, hot or both, of one backend. Adds to *done what it finished. */
 static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool hots[2], int *done, int total)
@@ -267,6 +308,8 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
     if (ready && !(checked = ours_check(&f.own)).ok) disqualify(own, checked.text);
     uint64_t before = checked.ok ? digest(&n->w) : 0;
     own->hashed = checked.ok, own->output_hash = before;
+    const bool joined = backend == FB_BACKEND_CPU && plugin_joins(n, c);
+    if (checked.ok && joined) enter_plugin(n, &f);
     if (checked.ok && backend == FB_BACKEND_CPU && !n->o->alone && !*n->stop) enter_peers(n, &f);
     for (int hot = 0; hot < 2 && ok && !*n->stop; hot++) {
         if (!hots[hot]) continue;
@@ -274,12 +317,15 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
         for (int i = 0; i < f.count; i++) all[i] = f.e[i].c;
         if (checked.ok) timing_rounds(all, f.count, n->rule, !hot, n->stop);
         for (int i = 0; i < f.count; i++) f.e[i].c = all[i];
-        if (checked.ok && !own->c.failed && digest(&n->w) != before)
-            disqualify(own, "its output changed between the check and the end of the timing");
+        if (checked.ok && !own->c.failed && digest(&n->w) != before) disqualify(own, changed_output);
+        if (f.plugin && !f.plugin->c.failed && digest(&f.plugins) != f.plugin_hash) disqualify(f.plugin, changed_output);
         ok = add_rows(n, f.e, f.count, hot);
         report(n, (*done)++, total, own, hot);
+        if (joined) report(n, (*done)++, total, f.plugin ? f.plugin : own, hot);
     }
     ours_free(&f.own);
+    ours_free(&f.plugin_own);
+    work_unshare(&f.plugins);
     dense_peer_free(&f.dense);
     dense_peer_free(&f.decoding);
     return ok;
@@ -292,7 +338,7 @@ static int run_all(runner *n)
     for (const fb_case *c = n->o->cases; c->rows >= 0 && !*n->stop; c++)
         for (int b = 0; b < FB_BACKEND_COUNT && !*n->stop; b++) {
             const bool hots[2] = {wanted(n, c, (fb_backend)b, false), wanted(n, c, (fb_backend)b, true)};
-            if (!hots[0] && !hots[1]) continue;
+            if ((!hots[0] && !hots[1]) || (b == FB_BACKEND_PLUGIN && plugin_joins(n, c))) continue;
             if (!run_case(n, c, (fb_backend)b, hots, &done, total) || !results_write(&n->r, false, *n->stop != 0, why)) {
                 fprintf(stderr, "fourbit-bench: %s\n", why[0] ? why : "no memory");
                 return RUN_FAILED;
@@ -314,14 +360,17 @@ static int run_all(runner *n)
 
 static bool choose_backends(runner *n)
 {
+    const char *plugin = getenv("FOURBIT_PLUGIN");
     for (int b = 0; b < FB_BACKEND_COUNT; b++) {
         fb_context ctx;
         fb_context_init(&ctx, (fb_backend)b);
-        if (n->o->backends && !(n->o->backends >> b & 1)) continue;
+        if (n->o->backends ? !(n->o->backends >> b & 1) : b == FB_BACKEND_PLUGIN && !(plugin && *plugin)) continue;
         if (b == FB_BACKEND_CUDA) /* its pointers are the device's and its calls return before the work is done */
             snprintf(ctx.message, sizeof ctx.message, "this benchmark cannot time a device yet (device buffers and events are missing)");
         else if (fb_backend_available(&ctx) == FB_OK) n->backends |= 1u << b;
         if (!(n->backends >> b & 1)) fprintf(n->o->progress, "skipped: backend %s: %s\n", fb_backend_name((fb_backend)b), ctx.message);
+        /* Who names a plugin wants it timed: a run without it would look like success. */
+        if (b == FB_BACKEND_PLUGIN && !(n->backends >> b & 1)) return false;
     }
     return n->backends != 0;
 }
