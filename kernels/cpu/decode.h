@@ -46,12 +46,14 @@ static inline lutv block_lut(const decoder *d, int64_t block)
     return lut_load(&d->luts[d->zero_points ? d->zero_points[block] : 0]);
 }
 
-/* Ask for the cache lines of `count` elements from begin on, as far as there are any. Into the
- * second-level cache: rows a power of two apart share one set of the first. */
-static inline void prefetch_codes(const decoder *d, int64_t begin, int64_t count)
+/* Ask for what the 128 weights from element i on are decoded from, if there are any: for rows too far
+ * apart for the hardware to guess. Into the second-level cache: rows a power of two apart share
+ * one set of the first. */
+static inline void prefetch_line(const decoder *d, int64_t i)
 {
-    const int64_t end = cpu_min(begin + count, d->n);
-    for (int64_t i = begin; i < end; i += 128) __builtin_prefetch(d->codes + i / 2, 0, 2);
+    if (i >= d->n) return;
+    __builtin_prefetch(d->codes + i / 2, 0, 2);
+    if (d->scales.absmax) __builtin_prefetch(d->scales.absmax + (i >> d->shift), 0, 2);
 }
 
 /* The group that starts at element `group`, zero bytes after the matrix's last. */

@@ -20,8 +20,8 @@
 enum {
     FEW = 2,
     FEW_DEPTH = 16,
-    COLS = 512, /* most columns a thread takes at a time: a row is a page or more from the next */
-    DEPTH = 64,
+    COLS = 1024, /* most columns a thread takes at a time: the next row is often another page */
+    DEPTH = 32,
     PANEL_STRIDE = COLS + 16, /* not a power of two: rows fall into different cache sets */
     MC = 512
 };
@@ -30,16 +30,20 @@ static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->col
 
 typedef struct dx_space {
     int64_t stride;          /* of dY in fp32 */
+    int64_t width;           /* columns a thread takes at a time */
     int64_t shared, private; /* floats */
     int threads;
 } dx_space;
 
 static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
 {
-    const int threads = cpu_threads(ctx, fb_ceil_div(w->cols, COLS));
+    const int64_t share = cpu_round_up(fb_ceil_div(w->cols, 2 * cpu_max_threads(ctx)), 64), width = cpu_min(COLS, share);
+    const int threads = cpu_threads(ctx, fb_ceil_div(w->cols, width));
     const int64_t stride = cpu_round_up(w->rows, 16) + 16, count = cpu_min(m, MC);
-    if (takes_few(w, m)) return (dx_space){.stride = stride, .shared = count * stride, .threads = threads};
+    if (takes_few(w, m))
+        return (dx_space){.stride = stride, .width = width, .shared = count * stride, .threads = threads};
     return (dx_space){.stride = stride,
+                      .width = width,
                       .shared = count * stride,
                       .private = DEPTH * PANEL_STRIDE + count * COLS,
                       .threads = threads};
@@ -77,7 +81,6 @@ ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, i
     float factor[COLS / GROUP][FEW_DEPTH][FEW];
     uint8_t codes[FEW_DEPTH][COLS / 2]; /* rows a power of two apart evict each other from the first-level cache */
     for (int64_t r = 0; r < depth; r++) {
-        prefetch_codes(d, (row + r + FEW_DEPTH) * cols + col, COLS);
         for (int64_t g = 0; g < count / step; g++) {
             const float absmax = cpu_absmax(&d->scales, ((row + r) * cols + col + g * step) >> d->shift);
             for (int j = 0; j < m; j++) factor[g][r][j] = dy[j * dy_stride + row + r] * absmax;
@@ -92,6 +95,7 @@ ALWAYS_INLINE void few_columns(const bool wide, const int m, const decoder *d, i
             for (int v = 0; v < vectors; v++) sum[j][v] = vf_load(out + j * COLS + v * VF);
         for (int64_t r = 0; r < depth; r++) {
             const int64_t i = (row + r) * cols + col + g * step;
+            if (part % 4 == 0) prefetch_line(d, i + FEW_DEPTH * cols);
             const lutv table = block_lut(d, i >> d->shift);
             if (wide) decode_half(&table, codes[r] + g * step / 2, part % 2, code);
             else decode32(&table, codes[r] + g * step / 2, code);
@@ -120,8 +124,8 @@ static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float 
     const int64_t rows = w->rows, cols = w->cols;
     const bool wide = w->block_size % WIDE == 0 && cols % WIDE == 0;
 #pragma omp parallel for schedule(dynamic) num_threads(s.threads)
-    for (int64_t col = 0; col < cols; col += COLS) {
-        const int64_t count = cpu_min(COLS, cols - col);
+    for (int64_t col = 0; col < cols; col += s.width) {
+        const int64_t count = cpu_min(s.width, cols - col);
         float c[FEW * COLS];
         memset(c, 0, sizeof c);
         for (int64_t row = 0; row < rows; row += FEW_DEPTH) {
@@ -143,15 +147,14 @@ static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const flo
 {
     const int64_t rows = w->rows, cols = w->cols;
 #pragma omp parallel for schedule(dynamic) num_threads(s.threads)
-    for (int64_t col = 0; col < cols; col += COLS) {
-        const int64_t count = cpu_min(COLS, cols - col), padded = cpu_round_up(count, VF);
+    for (int64_t col = 0; col < cols; col += s.width) {
+        const int64_t count = cpu_min(s.width, cols - col), padded = cpu_round_up(count, VF);
         float *panel = private + omp_get_thread_num() * s.private, *c = panel + DEPTH * PANEL_STRIDE;
         memset(c, 0, (size_t)(m * COLS) * sizeof *c);
         for (int64_t row = 0; row < rows; row += DEPTH) {
             const int64_t depth = cpu_min(DEPTH, rows - row);
             for (int64_t r = 0; r < depth; r++) {
                 float *line = panel + r * PANEL_STRIDE;
-                prefetch_codes(d, (row + r + DEPTH) * cols + col, COLS);
                 decode_span(d, (row + r) * cols + col, count, line);
                 for (int64_t i = count; i < padded; i++) line[i] = 0;
             }

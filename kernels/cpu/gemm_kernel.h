@@ -195,7 +195,7 @@ static void panel_product(const decoder *d, int64_t row, int64_t count, int64_t 
         const int64_t depth = cpu_min(KC, cols - k);
         for (int64_t r = 0; r < count; r++) {
             const int64_t at = (row + r) * cols + k;
-            prefetch_codes(d, at + KC, KC); /* of the next panel: rows are too far apart for the hardware to guess */
+            for (int64_t i = 0; i < KC; i += 128) prefetch_line(d, at + KC + i);
             decode_span(d, at, depth, panel + r * PANEL_STRIDE);
         }
         for (int64_t j = 0; j < x_rows; j += TILE_COLS) {
