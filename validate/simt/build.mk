@@ -16,7 +16,7 @@ SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread -
                      -fno-slp-vectorize -fno-unroll-loops -Wno-unknown-pragmas
 else
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
-                     -fno-tree-slp-vectorize -Wno-unknown-pragmas
+                     -fno-tree-slp-vectorize -Wno-unknown-pragmas -Wno-psabi
 endif
 
 SIMT_TEST_SOURCES := $(wildcard validate/simt/test_simt*.cpp)
