@@ -268,6 +268,8 @@ struct Worker {
     std::deque<Block> blocks; /* reused from cluster to cluster */
     std::vector<char *> stacks;
     std::vector<Fiber *> ready, running, polled;
+    std::vector<std::vector<Fiber *>> by_warp; /* a round's fibers, for seeded orders */
+    std::vector<unsigned> warps_present;
     uint64_t random = 1;
     uint64_t progress = 0; /* events other than spinning; the livelock detector looks at it */
     Counters counters;
