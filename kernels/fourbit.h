@@ -61,6 +61,8 @@ typedef enum fb_backend {
     FB_BACKEND_REFERENCE = 0, /* plain single-threaded C, the specification */
     FB_BACKEND_CPU,           /* vector instructions and threads, chosen at run time */
     FB_BACKEND_CUDA,
+    FB_BACKEND_PLUGIN,        /* yours: the shared object that FOURBIT_PLUGIN names (fourbit_plugin.h). Loaded once,
+                                 at the first call that asks for it, and kept */
     FB_BACKEND_COUNT
 } fb_backend;
 
@@ -93,7 +95,7 @@ void fb_context_init(fb_context *ctx, fb_backend backend);
  * ctx->message. */
 fb_status fb_backend_available(fb_context *ctx);
 
-/* "reference", "cpu", "cuda"; and what runs behind it here ("avx2", "avx512" ...;
+/* "reference", "cpu", "cuda", "plugin"; and what runs behind it here ("avx2", "avx512" ...;
  * "" if unavailable). */
 const char *fb_backend_name(fb_backend backend);
 const char *fb_backend_variant(fb_backend backend);
@@ -160,7 +162,8 @@ fb_status fb_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int64
  * dst->double_quant. */
 fb_status fb_quantize(fb_context *ctx, const void *src, fb_dtype src_dtype, fb_matrix *dst);
 
-/* dst [rows, cols] = codebook value * absmax, rounded once to dst_dtype. */
+/* dst [rows, cols] = codebook value * absmax, rounded once to dst_dtype. The product may overflow
+ * to Inf where absmax is near the type's largest value (INT4 affine: up to 15/7.5 of it; fp16: 65504). */
 fb_status fb_dequantize(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype dst_dtype);
 
 /* absmax [n] -> absmax_codes [n], nested_absmax [ceil(n/256)], nested_offset [1]. */
