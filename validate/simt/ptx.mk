@@ -8,6 +8,7 @@ ifneq (,$(NVCC))
 	for a in $(PTX_ARCHS); do \
 	    $(NVCC) -std=c++17 $(CPPFLAGS) -include kernels/cuda/launch.cuh -arch=sm_$$a -cubin validate/simt/ptx_all.cu \
 	        -o $(BUILD)/validate/simt/ptx_all.$$a.cubin && echo "ptx_all.cu: sm_$$a" || exit 1; done
+	$(NVCC) -std=c++17 $(CPPFLAGS) -arch=sm_90a -cubin validate/simt/demo_gemm_sm90.cu -o $(BUILD)/validate/simt/demo_gemm_sm90.cubin
 else
 	@echo "no nvcc here: the PTX itself was not checked"
 endif
