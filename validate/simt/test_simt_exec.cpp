@@ -345,6 +345,34 @@ static void a_million_thread_barriers_a_second() {
     CU_ASSERT(rate >= 1e6);
 }
 
+/* More barriers than a clock counts: it is set back on the way, and nothing is reported for it. */
+static void k_long(int *a, int n) {
+    FB_SHARED(int, s, [4]);
+    unsigned t = threadIdx.x;
+    s[t] = 0;
+    a[t] = 0;
+    for (int i = 0; i < n; i++) {
+        __syncthreads();
+        int v = s[t ^ 1] + a[t ^ 1];
+        __syncthreads();
+        s[t] = v + 1;
+        a[t] = i;
+    }
+    for (int i = 0; i < n; i++) {
+        __syncwarp();
+        if ((int)t == (i & 1)) s[2] = i;
+        __syncwarp();
+        a[t] = s[2];
+    }
+}
+static void clocks_start_again() {
+    Device<int> a(2, "a");
+    CU_ASSERT_EQUAL(launch("k_long", Config{1, 2}, k_long, a.p, 140000), 0);
+    CU_ASSERT(found_nothing());
+    CU_ASSERT_EQUAL(simt::last_report().counters.barriers, 280000);
+    CU_ASSERT_EQUAL(a[0], 139999);
+}
+
 static void same_report_whatever_the_workers() {
     std::vector<int> v(1024, 3);
     Device<int> in(v.data(), 1024, "in"), out(1024, "out");
@@ -383,6 +411,7 @@ static const SimtCase cases[] = {
     {"the last block adds up", last_block_reduces},
     {"blocks in turn", blocks_in_turn},
     {"at least 1 M thread-barriers a second", a_million_thread_barriers_a_second},
+    {"more barriers than a clock counts", clocks_start_again},
     {"counters do not depend on seed or workers", same_report_whatever_the_workers},
 };
 static const SimtSuite suite("simt execution", cases);
