@@ -44,6 +44,9 @@ TOOLS    :=
 
 include reference/build.mk kernels/build.mk validate/build.mk bench/build.mk plots/build.mk scripts/build.mk
 
+# What a target builds, it builds on all cores, unless make was given a -j of its own.
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # V=1 prints whole command lines.
 Q   := $(if $(V),,@)
 say  = $(if $(V),,@echo '  $(1)')
@@ -52,7 +55,7 @@ say  = $(if $(V),,@echo '  $(1)')
 
 # Objects are made anew when the way they are made changes (another compiler in the same folder, CUDA=0 …).
 CONFIG := $(BUILD)/config
-WAY    := $(shell $(CC) --version | head -n 1) | $(CPPFLAGS) $(COMMON) $(CFLAGS) $(CXXFLAGS) | $(LIB_LIBS)
+WAY    := $(shell $(CC) --version 2>/dev/null | head -n 1) | $(CPPFLAGS) $(COMMON) $(CFLAGS) $(CXXFLAGS) | $(LIB_LIBS)
 $(shell mkdir -p $(BUILD); printf '%s\n' '$(WAY)' | cmp -s - $(CONFIG) || printf '%s\n' '$(WAY)' > $(CONFIG))
 
 $(BUILD)/%.o: %.c $(CONFIG)
@@ -83,10 +86,10 @@ all: lib $(TESTS) $(TOOLS) ## build everything, run nothing
 lib: $(LIB) $(BUILD)/libfourbit.so ## the static and the shared library
 
 test: bootstrap ## install what is missing, build, run every test suite
-	@$(MAKE) --no-print-directory run-tests
+	@$(MAKE) --no-print-directory $(PARALLEL) run-tests
 
 sanitize: bootstrap ## the test suites under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory SANITIZE=1 run-tests
+	@$(MAKE) --no-print-directory $(PARALLEL) SANITIZE=1 run-tests
 
 DEST := $(DESTDIR)$(PREFIX)
 install: lib ## the library, its headers and fourbit.pc, under PREFIX (/usr/local)

@@ -54,7 +54,7 @@ peers: ## fetch the peer libraries (bitsandbytes from PyPI) into build/peers
 
 .PHONY: bench run-bench
 bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=quick or full, BACKENDS= FILTER= OUT= NO_PEERS=1)
-	@$(MAKE) --no-print-directory run-bench
+	@$(MAKE) --no-print-directory $(PARALLEL) run-bench
 
 run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fourbit $(BUILD)/bin/fourbit-rows
 	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \

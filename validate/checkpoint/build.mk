@@ -21,6 +21,6 @@ TESTS += $(BUILD)/validate/test_checkpoint
 VALIDATE_OUT = $(if $(OUT),$(OUT),build/results/validate)
 .PHONY: validate
 validate: bootstrap ## quantization error of WEIGHTS=f.safetensors (else of synthetic data): table, CSV, plots in OUT
-	@$(MAKE) --no-print-directory $(BUILD)/bin/fourbit
+	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit
 	@mkdir -p "$(VALIDATE_OUT)"
 	$(BUILD)/bin/fourbit error --csv "$(VALIDATE_OUT)/error.csv" --plots $(if $(WEIGHTS),"$(WEIGHTS)")
