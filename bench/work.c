@@ -118,6 +118,20 @@ void work_free(work *w)
     memset(w, 0, sizeof *w);
 }
 
+bool work_share(const work *w, work *view, char why[TIMING_WHY])
+{
+    *view = *w;
+    view->q_buffer = NULL;
+    view->out = block(w->out_bytes);
+    return bind(&view->q, &view->q_buffer, &w->c, why) && (view->out || fail(why, "no memory for a second output"));
+}
+
+void work_unshare(work *view)
+{
+    free(view->out), free(view->q_buffer);
+    memset(view, 0, sizeof *view);
+}
+
 work_cost work_cost_of(const work *w)
 {
     const fb_case *c = &w->c;

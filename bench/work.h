@@ -37,6 +37,11 @@ typedef struct work {
 bool work_make(work *w, const fb_case *c, char why[TIMING_WHY]);
 void work_free(work *w);
 
+/* The same data for a second implementation in the same rounds: outputs of its own, all else borrowed from w, which
+ * must outlive it. False: no memory. work_unshare is right in either case, and on an all-zero work. */
+bool work_share(const work *w, work *view, char why[TIMING_WHY]);
+void work_unshare(work *view);
+
 /* Bytes that the operation must move and floating-point operations it must do,
  * each operand counted once. */
 typedef struct work_cost {

@@ -56,6 +56,7 @@ const fb_ops *fb_reference_ops(void);
 const fb_ops *fb_cpu_ops(char *why);
 const fb_ops *fb_cuda_ops(char *why); /* kernels/cuda, compiled by nvcc */
 const fb_ops *fb_simt_ops(char *why); /* the same sources in the SIMT executor */
+const fb_ops *fb_plugin_ops(char *why); /* FOURBIT_PLUGIN's slots over the reference's (fourbit_plugin.h) */
 
 /* An AdamW step's constants, rounded to fp32 once, on the host, for every backend. */
 typedef struct fb_adamw_factors {

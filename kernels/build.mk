@@ -1,5 +1,5 @@
 # libfourbit. Files in cpu/ are compiled for the instruction set in their name; which of them run is decided at run time.
-LIB_OBJS += $(BUILD)/kernels/fourbit.o $(patsubst %.c,$(BUILD)/%.o,$(wildcard kernels/cpu/*.c))
+LIB_OBJS += $(BUILD)/kernels/fourbit.o $(BUILD)/kernels/plugin.o $(patsubst %.c,$(BUILD)/%.o,$(wildcard kernels/cpu/*.c))
 
 $(BUILD)/kernels/cpu/%.o: EXTRA_FLAGS = -O3 $(OPENMP)
 $(BUILD)/kernels/cpu/%_avx2.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c

@@ -74,6 +74,7 @@ static const fb_ops *backend_ops(fb_backend backend, char *why)
     case FB_BACKEND_REFERENCE: return fb_reference_ops();
     case FB_BACKEND_CPU: return fb_cpu_ops(why);
     case FB_BACKEND_CUDA: return cuda_ops(why);
+    case FB_BACKEND_PLUGIN: return fb_plugin_ops(why);
     case FB_BACKEND_COUNT: break;
     }
     snprintf(why, FB_MESSAGE_SIZE, "ctx->backend is %d; backends are 0 ... %d", (int)backend, FB_BACKEND_COUNT - 1);
@@ -89,7 +90,7 @@ void fb_context_init(fb_context *ctx, fb_backend backend)
 
 const char *fb_backend_name(fb_backend backend)
 {
-    static const char *const names[] = {"reference", "cpu", "cuda"};
+    static const char *const names[] = {"reference", "cpu", "cuda", "plugin"};
     FB_STATIC_ASSERT(sizeof names / sizeof *names == FB_BACKEND_COUNT, "a name for each backend");
     return (unsigned)backend < FB_BACKEND_COUNT ? names[backend] : "?";
 }

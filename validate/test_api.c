@@ -146,7 +146,7 @@ static void contexts_and_workspace(void)
     REJECTED("bytes", fb_workspace_size(&v.ctx, FB_OP_GEMM, w, 1, FB_F32, NULL));
     REJECTED("NULL", fb_workspace_size(&v.ctx, FB_OP_GEMM, NULL, 1, FB_F32, &bytes));
     REQUIRE(bytes == 12345, "a rejected size query wrote %zu", bytes);
-    WITH(v.ctx.backend, (fb_backend)3, REJECTED("backend", fb_quantize(&v.ctx, src, FB_F32, w)));
+    WITH(v.ctx.backend, FB_BACKEND_COUNT, REJECTED("backend", fb_quantize(&v.ctx, src, FB_F32, w)));
     WITH(v.ctx.backend, (fb_backend)-1, REJECTED("backend", fb_backend_available(&v.ctx)));
     WITH(v.ctx.threads, -1, REJECTED("threads", fb_quantize(&v.ctx, src, FB_F32, w)));
 
@@ -343,7 +343,8 @@ static void names(void)
         REQUIRE(strcmp(fb_status_name((fb_status)i), statuses[i]) == 0, "status %d is %s", i, fb_status_name((fb_status)i));
     REQUIRE(fb_status_name((fb_status)99) != NULL && fb_backend_name((fb_backend)99) != NULL, "names of nothing");
     REQUIRE(strcmp(fb_backend_name(FB_BACKEND_REFERENCE), "reference") == 0 && strcmp(fb_backend_name(FB_BACKEND_CPU), "cpu") == 0 &&
-                strcmp(fb_backend_name(FB_BACKEND_CUDA), "cuda") == 0, "names of backends");
+                strcmp(fb_backend_name(FB_BACKEND_CUDA), "cuda") == 0 && strcmp(fb_backend_name(FB_BACKEND_PLUGIN), "plugin") == 0,
+            "names of backends");
     for (int b = 0; b < FB_BACKEND_COUNT; b++) {
         fb_context ctx;
         fb_context_init(&ctx, (fb_backend)b);
