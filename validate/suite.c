@@ -8,11 +8,35 @@
 fb_backend suite_backend = FB_BACKEND_REFERENCE;
 bool suite_update_golden = false;
 
+/* The CUDA backend's report of a NaN. A report that no test expected is found by the next test that asks for a context. */
+static uint64_t first_nonfinite = UINT64_MAX;
+
 fb_context suite_context(void)
 {
     fb_context ctx;
     fb_context_init(&ctx, suite_backend);
+    if (suite_backend == FB_BACKEND_CUDA) {
+        if (CU_get_current_test()) REQUIRE(first_nonfinite == UINT64_MAX, "a call before this one reported a NaN or Inf at %llu",
+                (unsigned long long)first_nonfinite);
+        first_nonfinite = UINT64_MAX;
+        ctx.first_nonfinite = &first_nonfinite;
+    }
     return ctx;
+}
+
+bool suite_expect_nonfinite(const fb_context *ctx, fb_status status, const char *what, int64_t index)
+{
+    char place[64];
+    snprintf(place, sizeof place, "%s[%lld]", what, (long long)index);
+    if (suite_backend == FB_BACKEND_CUDA) {
+        REQUIRE(status == FB_OK && first_nonfinite == (uint64_t)index, "want %s: %s \"%s\", reported %llu", place,
+                fb_status_name(status), ctx->message, (unsigned long long)first_nonfinite);
+        first_nonfinite = UINT64_MAX;
+        return false;
+    }
+    REQUIRE(status == FB_NONFINITE && strstr(ctx->message, place), "want %s: %s \"%s\"", place, fb_status_name(status),
+            ctx->message);
+    return true;
 }
 
 double suite_scale(void)

@@ -27,6 +27,9 @@ extern const suite suite_formats, suite_quantize, suite_dequantize, suite_double
 extern fb_backend suite_backend;
 extern bool suite_update_golden;
 fb_context suite_context(void);
+/* A call met a NaN or Inf at what[index]. A host backend says so and has written nothing: true. The CUDA backend, which
+ * returns before its kernels run, lowers ctx->first_nonfinite (suite_context sets it); what it wrote is unspecified: false. */
+bool suite_expect_nonfinite(const fb_context *ctx, fb_status status, const char *what, int64_t index);
 /* FOURBIT_TEST_SCALE: work of the long tests relative to the full run, (0, 1]. */
 double suite_scale(void);
 

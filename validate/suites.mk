@@ -8,8 +8,12 @@ SUITE_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out validate/check.c validate
 $(BUILD)/validate/test_fourbit: $(SUITE_OBJS) $(VALIDATE_OBJS) $(LIB)
 	$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
 
+# The same suites over the CUDA kernels, in the executor. Not under sanitizers, which do not know its stack switches.
+$(BUILD)/validate/test_fourbit_simt: $(SUITE_OBJS) $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+
 # fourbit.h seen by a C++ compiler, and linked from C++.
 $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
 	$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
-TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
+TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt)

@@ -179,11 +179,11 @@ static void nonfinite(void)
             ((float *)s.g.data)[411] = bad[b];
             fb_context ctx = suite_context();
             fb_status status = call(&ctx, &usual, n, &s, FB_F32, FB_F32, eight);
-            REQUIRE(status == FB_NONFINITE && strstr(ctx.message, "grads[411]"), "%g: %s \"%s\"", (double)bad[b],
-                    fb_status_name(status), ctx.message);
-            expect_bytes("params after an error", &s.p, &before.p);
-            expect_bytes("m after an error", &s.m, &before.m);
-            expect_bytes("v after an error", &s.v, &before.v);
+            if (suite_expect_nonfinite(&ctx, status, "grads", 411)) {
+                expect_bytes("params after an error", &s.p, &before.p);
+                expect_bytes("m after an error", &s.m, &before.m);
+                expect_bytes("v after an error", &s.v, &before.v);
+            }
             state_free(&s);
             state_free(&before);
         }

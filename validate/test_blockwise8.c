@@ -112,8 +112,8 @@ static void nonfinite(void)
         x[270] = bad[b];
         fb_context ctx = suite_context();
         fb_status status = fb_quantize8(&ctx, FB_MAP_SIGNED, x, FB_F32, 300, 256, codes, absmax);
-        REQUIRE(status == FB_NONFINITE && strstr(ctx.message, "src[270]"), "%s \"%s\"", fb_status_name(status), ctx.message);
-        REQUIRE(codes[0] == 0x5a && codes[299] == 0x5a && absmax[0] == 7, "something was written before the error");
+        if (suite_expect_nonfinite(&ctx, status, "src", 270))
+            REQUIRE(codes[0] == 0x5a && codes[299] == 0x5a && absmax[0] == 7, "something was written before the error");
     }
 }
 

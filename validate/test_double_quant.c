@@ -172,8 +172,8 @@ static void edges(void)
     fb_context ctx = suite_context();
     fb_status status = fb_double_quantize(&ctx, absmax, 300, d.codes.data, (float *)d.nested_absmax.data,
                                           (float *)d.offset.data);
-    REQUIRE(status == FB_NONFINITE && strstr(ctx.message, "absmax[263]"), "Inf: %s \"%s\"", fb_status_name(status), ctx.message);
-    REQUIRE(d.codes.data[0] == 0xff && isnan(*(float *)d.offset.data), "something was written before the error");
+    if (suite_expect_nonfinite(&ctx, status, "absmax", 263))
+        REQUIRE(d.codes.data[0] == 0xff && isnan(*(float *)d.offset.data), "something was written before the error");
     nested_free(&d);
 }
 

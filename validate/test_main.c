@@ -2,6 +2,7 @@
  *
  * A library decides once in a process which instruction set it uses, so each
  * variant of the CPU backend (FOURBIT_CPU=avx2 ...) is tested in a child process. */
+#include "backend.h"
 #include "suite.h"
 
 #include <stdio.h>
@@ -17,19 +18,24 @@ static const suite *const suites[] = {&suite_check,      &suite_formats,    &sui
                                       &suite_golden,     &suite_large};
 enum { SUITE_COUNT = sizeof suites / sizeof *suites };
 
+/* test_fourbit_simt is this program linked with the CUDA backend's executor: it tests that and nothing else. */
+const fb_ops *fb_simt_ops(char *why) __attribute__((weak));
+
 /* What can be asked of the CPU backend; "" is its own choice. */
 static const char *const cpu_variants[] = {"portable", "avx2", "avx512", ""};
 
 static void print_help(const char *program)
 {
     printf("usage: %s [--backend NAME] [--filter TEXT] [--list] [--update-golden] [--help]\n\n"
-           "  --backend NAME    test one backend in this process: reference, cpu, cuda. Without it: reference,\n"
+           "  --backend NAME    test one backend in this process: reference, cpu, cuda, plugin. Without it: reference,\n"
            "                    then cpu in each variant this machine can run, each in a process of its own\n"
            "  --filter TEXT     only tests whose \"suite.test\" contains TEXT\n"
            "  --list            print the tests and run nothing\n"
            "  --update-golden   rewrite validate/golden from the reference (look at the diff before committing it)\n\n"
            "Run it in the repository's root (golden vectors are read from validate/golden; FOURBIT_GOLDEN overrides).\n"
            "FOURBIT_TEST_SCALE=0.25 does a quarter of the long tests' work; that is the default under sanitizers.\n"
+           "test_fourbit_simt is the same program for the CUDA kernels, in the SIMT executor (SIMT_SEED and so on apply).\n"
+           "FOURBIT_PLUGIN=my.so --backend plugin tests a kernel of your own (kernels/fourbit_plugin.h).\n"
            "FOURBIT_CPU=avx2 chooses the CPU backend's variant. The exit status is 0 only if every test passed.\n",
            program);
 }
@@ -39,10 +45,12 @@ typedef struct options {
     bool list;
 } options;
 
-/* Plain C takes minutes over 2^31 elements. */
+/* Plain C takes minutes over 2^31 elements, the executor hours. */
 static bool too_slow_for_large(void)
 {
-    return suite_backend == FB_BACKEND_REFERENCE || strcmp(fb_backend_variant(suite_backend), "portable") == 0;
+    /* The reference does what a plugin leaves out; a plugin that does it all may ask. */
+    if (suite_backend == FB_BACKEND_PLUGIN) return !getenv("FOURBIT_TEST_LARGE");
+    return suite_backend == FB_BACKEND_CUDA || suite_backend == FB_BACKEND_REFERENCE || strcmp(fb_backend_variant(suite_backend), "portable") == 0;
 }
 
 static bool named(const options *o, const suite *s, const suite_test *t)
@@ -109,7 +117,7 @@ static int run_backend(const options *o)
     int b = 0;
     while (b < FB_BACKEND_COUNT && strcmp(o->backend, fb_backend_name((fb_backend)b)) != 0) b++;
     if (b == FB_BACKEND_COUNT) {
-        fprintf(stderr, "--backend %s: the backends are reference, cpu, cuda\n", o->backend);
+        fprintf(stderr, "--backend %s: the backends are reference, cpu, cuda, plugin\n", o->backend);
         return 2;
     }
     suite_backend = (fb_backend)b;
@@ -147,8 +155,20 @@ static int run_child(const options *o, const char *program, const char *backend,
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
+/* The CUDA kernels on this machine's CPU. Nothing is skipped: without the executor this program does not link. */
+static int run_executor(const options *o)
+{
+    options cuda = *o;
+    cuda.backend = "cuda";
+    setenv("FOURBIT_CUDA", "simt", 0);
+    int verdict = run_backend(&cuda);
+    printf("== verdict: %s (the CUDA kernels in the SIMT executor)\n", verdict == 0 ? "all passed" : "FAILED");
+    return verdict;
+}
+
 static int run_all(const options *o, const char *program)
 {
+    if (fb_simt_ops) return run_executor(o);
     options reference = *o;
     reference.backend = "reference";
     int verdict = run_backend(&reference);

@@ -188,14 +188,10 @@ static void nonfinite(void)
                 fb_context ctx = suite_context();
                 guard workspace = suite_workspace(&ctx, FB_OP_QUANTIZE, &w.m, 0, (fb_dtype)t);
                 fb_status status = fb_quantize(&ctx, src.data, (fb_dtype)t, &w.m);
-                char index[32];
-                snprintf(index, sizeof index, "[%lld]", (long long)places[p]);
-                REQUIRE(status == FB_NONFINITE, "%g at %lld: %s", (double)bad[b], (long long)places[p], fb_status_name(status));
-                REQUIRE(strstr(ctx.message, index) && strstr(ctx.message, "src"), "message \"%s\" lacks src%s", ctx.message,
-                        index);
+                bool nothing_written = suite_expect_nonfinite(&ctx, status, "src", places[p]);
                 const guard *parts[] = {&w.codes, &w.absmax, &w.absmax_codes, &w.nested_absmax, &w.nested_offset, &w.zero_points};
                 for (int i = 0; i < 6; i++)
-                    if (parts[i]->inner) REQUIRE(untouched(parts[i]), "%s was written", parts[i]->name);
+                    if (parts[i]->inner && nothing_written) REQUIRE(untouched(parts[i]), "%s was written", parts[i]->name);
                 guard_free(&workspace);
                 guard_free(&src);
                 gm_free(&w);

@@ -146,6 +146,7 @@ __device__ __forceinline__ void requantize(const float (&x)[kHalves][4], float d
         for (int k = 0; k < 4; k++) word |= fb_code8<MAP>(y[k], decade_scale, thresholds) << (8 * k);
         store_codes(codes, begin + h * 4 * FB_WARP + lane * 4, n, wide, zeros ? 0 : word);
     }
+    __syncwarp(); /* every lane has read the old one; a shuffle is no barrier */
     if (lane == 0) absmax[begin / FB_ADAMW_BLOCK] = __uint_as_float(most);
 }
 
@@ -159,7 +160,7 @@ __device__ __forceinline__ void fill_tables(float *tables)
     });
 }
 
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, 2)
 adamw8_blocks(fb_adamw_factors f, int64_t n, Tensors t, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes, float *v_absmax,
               bool wide_m, bool wide_v, unsigned long long *nonfinite)
 {
