@@ -6,7 +6,12 @@
  *   bound         memory for both with several cores; a core alone is bound by its look-ups:
  *                 two an element to quantize (cpu_search8), one to dequantize
  *
- * @VERSIONS@
+ * Versions (bf16, block 256, one core of a Zen 3, AVX2, beside bitsandbytes' CPU library):
+ *   1  quantize8: bucket and one comparison, scalar: 4.5 times bitsandbytes
+ *      dequantize8: vgatherdps: 1.2 to 1.8 times
+ *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
+ *
+ *     make bench FILTER=quantize8/cpu
  */
 #include "stage.h"
 

@@ -10,9 +10,18 @@
  *   panel  any M: DEPTH rows x COLS columns of W decoded into a panel; dY, in fp32, is the
  *          broadcast operand of the microkernel as it lies.
  * A thread owns columns: every sum is one thread's, in the order of the rows. No copy of W
- * in any type: a panel is 66 KB.
+ * in any type: a panel is 130 KB.
  *
- * @VERSIONS@
+ * Versions (as in gemm_kernel.h; 8192 x 8192):
+ *   1  columns in registers down 16 rows; panels of 64 x 256: M = 1, 4, 16 in 16, 50, 75 ms
+ *   2  512 columns a visit, codes of 16 rows copied off the cache set they share: 15, 44, 67 ms
+ *   3  1024 columns, the next rows' lines asked for between two decodes, not all at once before them (which
+ *      gained nothing: the line in demand waits behind them): 9, 33, 52 ms. Was memory latency: a row is
+ *      a page or more from the next
+ *   Tiles of 16 columns instead of rows in the panel: 10 % slower, dropped. M = 256: 62 GFLOP/s.
+ *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
+ *
+ *     make bench FILTER=gemm_dx/cpu
  */
 #include "decode.h"
 #include "microkernel.h"
@@ -37,7 +46,8 @@ typedef struct dx_space {
 
 static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
 {
-    const int64_t share = cpu_round_up(fb_ceil_div(w->cols, 2 * cpu_max_threads(ctx)), 64), width = cpu_min(COLS, share);
+    const int64_t share = cpu_round_up(fb_ceil_div(w->cols, 2 * cpu_max_threads(ctx)), 64);
+    const int64_t width = cpu_min(COLS, share);
     const int threads = cpu_threads(ctx, fb_ceil_div(w->cols, width));
     const int64_t stride = cpu_round_up(w->rows, 16) + 16, count = cpu_min(m, MC);
     if (takes_few(w, m))
@@ -155,7 +165,9 @@ static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const flo
             const int64_t depth = cpu_min(DEPTH, rows - row);
             for (int64_t r = 0; r < depth; r++) {
                 float *line = panel + r * PANEL_STRIDE;
-                decode_span(d, (row + r) * cols + col, count, line);
+                const int64_t at = (row + r) * cols + col;
+                for (int64_t i = 0; i < count; i += 128) prefetch_line(d, at + DEPTH * cols + i);
+                decode_span(d, at, count, line);
                 for (int64_t i = count; i < padded; i++) line[i] = 0;
             }
             for (int64_t i = 0; i < padded; i += TILE_COLS)

@@ -5,7 +5,13 @@
  *   bound   memory, as long as the search for a code stays below about 10 instructions a weight:
  *           a binary search over the thresholds (4 comparisons), where counting them takes 15
  *
- * @VERSIONS@
+ * Versions (NF4 block 64 from bf16, one core of a Zen 3, AVX2):
+ *   1  block to fp32 in cache, binary search with vpermilps and vpermps: 123 cycles for 64 weights in
+ *      cache, 116 without the search for NaN; 85 at block 4096: the rest is the block's range and its
+ *      one division. 8192 x 8192: 6.3 GB/s, 35 % of the core's read bandwidth: bound by instructions
+ *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
+ *
+ *     make bench FILTER=quantize/cpu
  */
 #include "stage.h"
 
