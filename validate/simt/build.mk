@@ -13,7 +13,7 @@ SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-ma
 SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2 -ftree-vectorize
 ifneq (,$(findstring clang,$(CXX)))
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
-                     -fno-slp-vectorize -fno-unroll-loops -Wno-unknown-pragmas
+                     -fno-slp-vectorize -fno-unroll-loops -mllvm -disable-vector-combine -Wno-unknown-pragmas
 else
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
                      -fno-tree-slp-vectorize -Wno-unknown-pragmas -Wno-psabi

@@ -415,10 +415,12 @@ static void crash() {
     plant(Check::Crash, "integer division", "k_crash", Config{1, 32}, k_crash, out.p, 0);
 }
 
+static int deep(volatile int *p, int n);
+static int (*volatile deeper)(volatile int *, int) = deep; /* clang makes a loop of a recursion that it can see */
 static int deep(volatile int *p, int n) {
     volatile char room[4096];
-    room[0] = (char)n;
-    return n ? deep(p, n - 1) + room[0] : *p;
+    room[n * 37] = (char)n; /* an index known only at run time: clang shrinks the array otherwise */
+    return n ? deeper(p, n - 1) + room[n * 37] : *p;
 }
 static void k_overflow(int bug, int *out) {
     int zero = 0;
