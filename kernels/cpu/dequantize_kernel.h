@@ -10,7 +10,8 @@
  * Versions (NF4 block 64 to bf16, 8192 x 8192, one core of a Zen 3, AVX2, beside a streaming copy in
  * the same run):
  *   1  a table of 16 scaled bf16 a block, two vpshufb and two unpacks for 32 weights, streaming stores:
- *      19.0 GB/s, 75 % of the copy (25.3), 11 times bitsandbytes (1.7)
+ *      19.0 GB/s, 75 % of the copy (25.3), 11 times bitsandbytes (1.7); with other work on the
+ *      machine 12.8 of 23.8, 9.5 times
  *   What is left: in cache the bf16 table costs 12 of 24 cycles for 64 weights at block 64, none at 4096.
  *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
  *

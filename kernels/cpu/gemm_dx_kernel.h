@@ -18,7 +18,7 @@
  *   3  1024 columns, the next rows' lines asked for between two decodes, not all at once before them (which
  *      gained nothing: the line in demand waits behind them): 9, 33, 52 ms. Was memory latency: a row is
  *      a page or more from the next
- *   Tiles of 16 columns instead of rows in the panel: 10 % slower, dropped. M = 256: 62 GFLOP/s.
+ *   Tiles of 16 columns instead of rows in the panel: 10 % slower, dropped. M = 256: 57 to 63 GFLOP/s.
  *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
  *
  *     make bench FILTER=gemm_dx/cpu

@@ -28,7 +28,7 @@
  *   4  two chains a row of x: M = 2 from 35 to 27 cycles, M = 4 from 44 to 38
  *   5  panels of 48 x 512, absmax prefetched too: M = 8, 16 at 8192 x 8192 from 33 and 46 to 24 and 35 ms
  *   M = 1 runs at 6.4 GB/s a core at best: 25 shuffles for 64 weights over two ports are 12.5 cycles,
- *   and fmas share one of the ports. M = 256: 71 GFLOP/s beside OpenBLAS sgemm's 75, 94 %.
+ *   and fmas share one of the ports. M = 256: 65 to 71 GFLOP/s beside OpenBLAS sgemm's 75, 87 to 94 %.
  *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
  *
  *     make bench FILTER=gemm/cpu
