@@ -28,14 +28,16 @@ static void multiply_exact(const float *a, size_t as, const float *b, size_t bs,
 }
 
 struct Parts { /* value = significand * 2^(exponent - 23), significand signed, below 2^24 */
-    int64_t significand;
-    int exponent;
+    int32_t significand;
+    int32_t exponent; /* of a zero: so low that it never is the largest */
 };
+constexpr int kNone = -100000;
 
 static Parts parts_of(float f, int least) {
     uint32_t u = bits_of(f), e = u >> 23 & 255;
-    int64_t s = e ? (u & 0x7fffff) | 0x800000 : u & 0x7fffff;
+    int32_t s = (int32_t)(e ? (u & 0x7fffff) | 0x800000 : u & 0x7fffff);
     int exponent = e ? (int)e - 127 : -126;
+    if (!s) return Parts{0, kNone};
     if (exponent < least) { /* subnormal in the operand's own type: the hardware does not normalise it */
         s >>= least - exponent;
         exponent = least;
@@ -43,7 +45,9 @@ static Parts parts_of(float f, int least) {
     return Parts{u >> 31 ? -s : s, exponent};
 }
 
-/* |sum| * 2^scale cut to fp32. */
+static bool finite(float f) { return (bits_of(f) & 0x7f800000u) != 0x7f800000u; }
+
+/* sum * 2^scale cut to fp32. */
 static float cut(int64_t sum, int scale) {
     bool negative = sum < 0;
     uint64_t v = negative ? (uint64_t)-sum : (uint64_t)sum;
@@ -58,42 +62,66 @@ static float cut(int64_t sum, int scale) {
     return (float)(negative ? -value : value);
 }
 
-static float hopper_sum(const float *a, const float *b, size_t bs, float c, unsigned k, int least) {
-    float plain = c;
-    for (unsigned l = 0; l < k; l++) plain += a[l] * b[l * bs];
-    if (!(plain - plain == 0)) { /* infinities and NaNs need no alignment; an fp32 overflow on the way does */
-        bool finite = c - c == 0;
-        for (unsigned l = 0; l < k; l++) finite = finite && a[l] - a[l] == 0 && b[l * bs] - b[l * bs] == 0;
-        if (!finite) return plain != plain ? float_of(0x7fffffffu) : plain;
+/* Cut to 25 bits below the largest exponent; `bits`: fraction bits that the significand has. */
+static int64_t aligned(int64_t significand, int bits, int below) {
+    int shift = bits - 25 + below;
+    int64_t magnitude = significand < 0 ? -significand : significand;
+    magnitude = shift > 62 ? 0 : shift >= 0 ? magnitude >> shift : magnitude << -shift;
+    return significand < 0 ? -magnitude : magnitude;
+}
+
+/* False: nothing but zeros. */
+static bool hopper_sum(const Parts *a, const Parts *b, float &c, unsigned k) {
+    Parts z = parts_of(c, -126);
+    int largest = z.exponent;
+    for (unsigned l = 0; l < k; l++) {
+        int e = a[l].exponent + b[l].exponent; /* of the factors' exponents: 1.9 * 1.9 is not normalised first */
+        largest = e > largest ? e : largest;
     }
-    struct Term {
-        int64_t significand; /* value = significand * 2^(exponent - 46) */
-        int exponent;
-    } terms[17];
-    int largest = -100000;
-    for (unsigned l = 0; l <= k; l++) {
-        Parts x = l < k ? parts_of(a[l], least) : parts_of(c, -126);
-        Parts y = l < k ? parts_of(b[l * bs], least) : Parts{1 << 23, 0};
-        terms[l] = Term{x.significand * y.significand, x.exponent + y.exponent};
-        if (terms[l].significand && terms[l].exponent > largest) largest = terms[l].exponent;
+    if (largest < kNone / 2) return false;
+    int64_t sum = aligned(z.significand, 23, largest - z.exponent);
+    for (unsigned l = 0; l < k; l++)
+        sum += aligned((int64_t)a[l].significand * b[l].significand, 46, largest - a[l].exponent - b[l].exponent);
+    c = cut(sum, largest - 25);
+    return true;
+}
+
+/* Infinities, NaNs and sums of nothing but zeros are as in plain arithmetic, with NVIDIA's one NaN. */
+static float plain_sum(const float *a, const float *b, size_t bs, float c, unsigned k) {
+    for (unsigned l = 0; l < k; l++) c += a[l] * b[l * bs];
+    return c != c ? float_of(0x7fffffffu) : c;
+}
+
+static void multiply_hopper(const float *a, size_t as, const float *b, size_t bs, float *c, size_t cs, unsigned m, unsigned n,
+                            unsigned k, int least) {
+    Parts rows[64][16], column[16];
+    bool plain_row[64];
+    for (unsigned i = 0; i < m; i++) {
+        plain_row[i] = false;
+        for (unsigned l = 0; l < k; l++) {
+            rows[i][l] = parts_of(a[i * as + l], least);
+            plain_row[i] |= !finite(a[i * as + l]);
+        }
     }
-    if (largest == -100000) return plain; /* all zero: the sign of the sum is that of plain arithmetic */
-    int64_t sum = 0;
-    for (unsigned l = 0; l <= k; l++) {
-        int shift = 46 - 25 + (largest - terms[l].exponent);
-        int64_t magnitude = terms[l].significand < 0 ? -terms[l].significand : terms[l].significand;
-        magnitude = shift > 62 ? 0 : magnitude >> shift;
-        sum += terms[l].significand < 0 ? -magnitude : magnitude;
+    for (unsigned j = 0; j < n; j++) {
+        bool plain = false;
+        for (unsigned l = 0; l < k; l++) {
+            column[l] = parts_of(b[l * bs + j], least);
+            plain |= !finite(b[l * bs + j]);
+        }
+        for (unsigned i = 0; i < m; i++) {
+            float &x = c[i * cs + j];
+            if (plain || plain_row[i] || !finite(x) || !hopper_sum(rows[i], column, x, k))
+                x = plain_sum(a + i * as, b + j, bs, x, k);
+        }
     }
-    return cut(sum, largest - 25);
 }
 
 void multiply(const float *a, size_t as, const float *b, size_t bs, float *c, size_t cs, unsigned m, unsigned n, unsigned k,
               int least) {
     if (tl_worker->launch->options.accumulate == Accumulate::ExactOrder)
         return multiply_exact(a, as, b, bs, c, cs, m, n, k);
-    for (unsigned i = 0; i < m; i++)
-        for (unsigned j = 0; j < n; j++) c[i * cs + j] = hopper_sum(a + i * as, b + j, bs, c[i * cs + j], k, least);
+    multiply_hopper(a, as, b, bs, c, cs, m, n, k, least);
 }
 
 } // namespace simt
