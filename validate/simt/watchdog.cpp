@@ -6,8 +6,8 @@
  */
 #include "core.h"
 #include <csignal>
-#include <cstdlib>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 namespace simt {
@@ -65,8 +65,8 @@ void install_signal_handlers() {
     if (!have_stack) {
         stack_t s{};
         s.ss_size = 64 * 1024;
-        s.ss_sp = malloc(s.ss_size);
-        if (sigaltstack(&s, nullptr) == 0) have_stack = true;
+        s.ss_sp = mmap(nullptr, s.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* lives as long as we do */
+        if (s.ss_sp != MAP_FAILED && sigaltstack(&s, nullptr) == 0) have_stack = true;
     }
     static std::once_flag once;
     std::call_once(once, [] {
