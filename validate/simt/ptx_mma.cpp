@@ -24,8 +24,7 @@ static bool whole_warp(const char *what, uint32_t present, Fiber *const *fibers,
     return false;
 }
 
-template <unsigned K> static void run_mma(void **args, uint32_t present, Fiber *const *fibers, void *context) {
-    MmaType type = (MmaType)(uintptr_t)context;
+template <unsigned K, MmaType T> static void run_mma(void **args, uint32_t present, Fiber *const *fibers, void *) {
     MmaArg *const *lane = (MmaArg *const *)args;
     count(Instr::Mma);
     if (!whole_warp("mma.sync", present, fibers, lane[__builtin_ctz(present)]->site)) return;
@@ -35,31 +34,35 @@ template <unsigned K> static void run_mma(void **args, uint32_t present, Fiber *
         unsigned g = l / 4, t = l % 4;
         for (unsigned i = 0; i < K / 4; i++) {
             float *to = &a[g + 8 * (i & 1)][2 * t + 8 * (i >> 1)];
-            to[0] = operand(x.a[i], type);
-            to[1] = operand(x.a[i] >> 16, type);
+            to[0] = operand(x.a[i], T);
+            to[1] = operand(x.a[i] >> 16, T);
         }
         for (unsigned i = 0; i < K / 8; i++) {
-            b[2 * t + 8 * i][g] = operand(x.b[i], type);
-            b[2 * t + 8 * i + 1][g] = operand(x.b[i] >> 16, type);
+            b[2 * t + 8 * i][g] = operand(x.b[i], T);
+            b[2 * t + 8 * i + 1][g] = operand(x.b[i] >> 16, T);
         }
         for (unsigned i = 0; i < 4; i++) c[g + 8 * (i >> 1)][2 * t + (i & 1)] = x.d.d[i];
     }
-    multiply(a[0], K, b[0], 8, c[0], 8, 16, 8, K, least_exponent(type));
+    multiply(a[0], K, b[0], 8, c[0], 8, 16, 8, K, least_exponent(T));
     for (unsigned l = 0; l < kWarp; l++)
         for (unsigned i = 0; i < 4; i++) lane[l]->d.d[i] = c[l / 4 + 8 * (i >> 1)][2 * (l % 4) + (i & 1)];
 }
 
 Quad mma_k16(Quad d, Words<4> a, Words<2> b, MmaType type, Site site) {
     MmaArg x{d, {a.w[0], a.w[1], a.w[2], a.w[3]}, {b.w[0], b.w[1]}, site};
-    warp_collective(type == MmaType::F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16", ~0u, run_mma<16>, &x, site,
-                    (void *)(uintptr_t)type);
+    if (type == MmaType::F16)
+        warp_collective("mma.m16n8k16.f16", ~0u, run_mma<16, MmaType::F16>, &x, site);
+    else
+        warp_collective("mma.m16n8k16.bf16", ~0u, run_mma<16, MmaType::Bf16>, &x, site);
     return x.d;
 }
 
 Quad mma_k8(Quad d, Words<2> a, Words<1> b, MmaType type, Site site) {
     MmaArg x{d, {a.w[0], a.w[1], 0, 0}, {b.w[0], 0}, site};
-    warp_collective(type == MmaType::F16 ? "mma.m16n8k8.f16" : "mma.m16n8k8.bf16", ~0u, run_mma<8>, &x, site,
-                    (void *)(uintptr_t)type);
+    if (type == MmaType::F16)
+        warp_collective("mma.m16n8k8.f16", ~0u, run_mma<8, MmaType::F16>, &x, site);
+    else
+        warp_collective("mma.m16n8k8.bf16", ~0u, run_mma<8, MmaType::Bf16>, &x, site);
     return x.d;
 }
 
