@@ -59,7 +59,7 @@ double worst_error(const Layer &l, OnDevice &d, int every) { /* of the bound K 2
             mass += std::fabs(p);
         }
         double r = std::fabs((double)y[e] - sum) / (l.k * 0x1p-24 * mass);
-        if (!(r <= worst)) worst = r;
+        if (!(r <= worst) && worst == worst) worst = r; /* a NaN stays */
     }
     return worst;
 }
@@ -93,7 +93,10 @@ void planted() {
         run<3>(l, d);
         CU_ASSERT(found(Check::MissingFence, "wgmma.fence"));
         run<4>(l, d);
-        CU_ASSERT(found(Check::AsyncHazard, "accumulator"));
+        if (stack_is_announced) {
+            CU_ASSERT(found(Check::AsyncHazard, "accumulator"));
+        } else
+            CU_ASSERT(!(worst_error(l, d, 1) <= 1));
         run<5>(l, d);
         CU_ASSERT(!r.ok());
     }
