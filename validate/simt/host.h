@@ -105,6 +105,8 @@ Options &options();
 
 /* Of this host thread's last launch. */
 const Report &last_report();
+/* Called with each launch's report, on its host thread: for operations of several launches. Set it before the first. */
+extern void (*after_launch)(const Report &);
 
 /* Device memory: exact bounds, uninitialised until written, guarded by unmapped pages when large. */
 void *alloc(size_t bytes, const char *name);

@@ -36,6 +36,7 @@ Options &options() {
 
 static thread_local Report the_report;
 const Report &last_report() { return the_report; }
+void (*after_launch)(const Report &) = nullptr;
 
 /* --- worker threads: kept from launch to launch, each with its stacks and shared memory --- */
 
@@ -200,6 +201,7 @@ int execute(const Invocation &what) {
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     finish(l, seconds);
     drop_buffers(l);
+    if (after_launch) after_launch(the_report);
     return (int)the_report.errors.size();
 }
 

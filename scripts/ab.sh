@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Is this tree slower than that revision? Builds both side by side, times them in turn (A B B A A B ...) on this machine,
+# and gives fourbit-compare's verdict on the rounds.
+#
+#   BASE=main scripts/ab.sh            BASE: a git revision, or a folder with a source tree
+#     NEW=.                            the same; . is the working tree, uncommitted changes and all
+#     FILTER='^gemm/cpu/nf4/'          benchmark names, a regular expression
+#     ROUNDS=20 PROFILE=quick BACKENDS= THREADS=     rounds; as for fourbit-bench
+#     OUT=build/ab                     keeps base/ and new/ (a bench.json a round) and verdict.{txt,json,md,xml}
+#     ALLOW=outputs,missing            what may differ (fourbit-compare --help); compiler and dirty trees always may
+#     THRESHOLD=3                      per cent
+#     KEEP=1                           keep the built trees in OUT for the next run (a revision is found again)
+#
+# The caller's tree, index and branches are not touched: revisions are checked out as worktrees under OUT and removed.
+# Exit status: 0 pass, 1 regression, 2 cannot compare (does not build, a check failed to run, usage), 3 ambiguous.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+case "${1:-}" in -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+give_up() { echo "ab: $*" >&2; exit 2; }
+
+[ -n "${BASE:-}" ] || give_up "BASE=<git revision> is needed (--help)"
+NEW=${NEW:-.} ROUNDS=${ROUNDS:-20} OUT=${OUT:-build/ab} PROFILE=${PROFILE:-quick}
+[[ $ROUNDS =~ ^[1-9][0-9]{0,2}$ ]] || give_up "ROUNDS=$ROUNDS: 1 ... 999"
+mkdir -p "$OUT" || give_up "OUT=$OUT cannot be made"
+OUT=$(cd "$OUT" && pwd)
+
+worktrees=()
+# shellcheck disable=SC2317 # the trap calls it
+clean_up() {
+    for tree in "${worktrees[@]}"; do git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"; done
+    git worktree prune
+}
+trap clean_up EXIT
+trap 'exit 2' INT TERM HUP
+
+# prepare side what -> prints the folder of the built programs
+prepare() {
+    local side=$1 what=$2 tree sha build log=$OUT/$1.build.log
+    if [ -d "$what" ]; then
+        tree=$(cd "$what" && pwd) sha=""
+        build=$OUT/build-$side
+    else
+        sha=$(git rev-parse --verify --quiet "$what^{commit}") || give_up "$what is neither a revision nor a folder"
+        build=$OUT/build-$sha
+        if [ ! -x "$build/bin/fourbit-bench" ] || [ ! -e "$build/whole" ]; then
+            tree=$OUT/tree-$side
+            [ ! -e "$tree" ] || git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"
+            git worktree prune
+            git worktree add --quiet --detach "$tree" "$sha" || give_up "git worktree add $tree failed"
+        fi
+    fi
+    if [ -n "${tree:-}" ]; then
+        echo "ab: building $side ($what${sha:+ = ${sha:0:12}})" >&2
+        if ! make -C "$tree" -j"$(nproc)" BUILD="$build" ${CUDA:+CUDA="$CUDA"} "$build/bin/fourbit-bench" "$build/bin/fourbit-peer" >"$log" 2>&1; then
+            tail -n 15 "$log" >&2
+            give_up "$side ($what) does not build; all of it: $log"
+        fi
+        [ -z "$sha" ] || touch "$build/whole"
+    fi
+    echo "$build/bin"
+}
+
+# A subshell's worktree has to be known here for clean_up.
+[ -d "$BASE" ] || worktrees+=("$OUT/tree-base")
+[ -d "$NEW" ] || worktrees+=("$OUT/tree-new")
+base=$(prepare base "$BASE") || exit 2
+new=$(prepare new "$NEW") || exit 2
+if [ -z "${COMPARE:-}" ]; then # the verdict is this tree's, whatever is compared
+    COMPARE=$OUT/build-verdict/bin/fourbit-compare
+    make BUILD="$OUT/build-verdict" "$COMPARE" >"$OUT/verdict.build.log" 2>&1 || give_up "fourbit-compare does not build: $OUT/verdict.build.log"
+fi
+
+arguments=(--profile "$PROFILE")
+[ -z "${FILTER:-}" ] || arguments+=(--filter "$FILTER")
+[ -z "${BACKENDS:-}" ] || arguments+=(--backends "$BACKENDS")
+[ -z "${THREADS:-}" ] || arguments+=(--threads "$THREADS")
+# Ours alone is a fraction of the time, if both know how.
+if "$base/fourbit-bench" --help | grep -q -- --alone && "$new/fourbit-bench" --help | grep -q -- --alone; then arguments+=(--alone); else arguments+=(--peers none); fi
+
+rm -rf "$OUT/base" "$OUT/new" "$OUT/round"
+mkdir -p "$OUT/base" "$OUT/new"
+# A failed check (status 1) leaves a row that fourbit-compare calls BROKEN; anything above is no result.
+one() {
+    local side=$1 program=$2 number=$3
+    "$program/fourbit-bench" "${arguments[@]}" --out "$OUT/round" >"$OUT/round.log" 2>&1
+    local status=$?
+    [ "$status" -le 1 ] || { tail -n 5 "$OUT/round.log" >&2; give_up "$side: fourbit-bench ended with status $status"; }
+    mv "$OUT/round/bench.json" "$OUT/$side/$number.json" || give_up "$side: no result"
+}
+
+echo "ab: $ROUNDS rounds; load $(cut -d' ' -f1-3 /proc/loadavg) on $(nproc) cores" >&2
+start=$SECONDS
+for ((round = 1; round <= ROUNDS; round++)); do
+    number=$(printf '%03d' "$round")
+    if ((round % 2)); then one base "$base" "$number"; one new "$new" "$number"; else one new "$new" "$number"; one base "$base" "$number"; fi
+    left=$(((SECONDS - start) * (ROUNDS - round) / round))
+    [ ! -t 2 ] && ((round % 5)) || printf 'ab: round %d of %d, %d s left\n' "$round" "$ROUNDS" "$left" >&2
+done
+rm -rf "$OUT/round" "$OUT/round.log"
+[ -n "${KEEP:-}" ] || rm -rf "$OUT"/build-base "$OUT"/build-new
+
+"$COMPARE" --allow "dirty,compiler${ALLOW:+,$ALLOW}" ${THRESHOLD:+--threshold "$THRESHOLD"} --json="$OUT/verdict.json" \
+    --markdown="$OUT/verdict.md" --junit="$OUT/verdict.xml" --tracking="$OUT/tracking.json" "$OUT/base" "$OUT/new" | tee "$OUT/verdict.txt"
+exit "${PIPESTATUS[0]}"
