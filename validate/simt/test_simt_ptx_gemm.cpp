@@ -105,7 +105,7 @@ void planted() {
 
 double now() {
     timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* the clock on the wall depends on who else is on the machine */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -117,8 +117,8 @@ void a_layer() {
     double s = now() - start;
     CU_ASSERT(found_nothing());
     CU_ASSERT(worst_error(l, d, 4099) <= 1);
-    printf("(M=64, N=K=4096: %.2f s) ", s);
-    CU_ASSERT(s < 30); /* 5 s on two idle cores; the machine may be busy */
+    printf("(M=64, N=K=4096: %.2f s of CPU time) ", s);
+    CU_ASSERT(s < 10); /* 5 s on two cores */
 }
 
 const SimtCase cases[] = {
