@@ -21,3 +21,5 @@ PLOTS_ERRORS = $(if $(OUT),,$(wildcard build/results/validate/error.csv))
 plots: $(BUILD)/bin/fourbit-rows ## redraw the pictures of the last results (OUT=folder with bench.json or error.csv)
 	@[ -n '$(PLOTS_ERRORS)' ] && [ ! -e '$(PLOTS_FROM)' ] || $(PLOT) all '$(PLOTS_FROM)' '$(PLOTS_FROM)/plots'
 	@[ -z '$(PLOTS_ERRORS)' ] || $(PLOT) error '$(PLOTS_ERRORS)' '$(dir $(PLOTS_ERRORS))'
+
+-include plots/report/build.mk
