@@ -5,7 +5,7 @@ TOOLS += $(BUILD)/bin/fourbit-report
 TESTS += $(BUILD)/plots/test_report
 
 # Style sheet and script as C strings.
-$(REPORT_DIR)/page.%.inc: plots/report/page.%
+$(REPORT_DIR)/page.%.inc: plots/report/page.% plots/report/build.mk
 	@mkdir -p $(@D)
 	$(Q)sed 's/\\/\\\\/g; s/"/\\"/g; s/^/"/; s/$$/\\n"/; 1s/^/static const char page_$*[] =\n/; $$s/$$/;/' $< > $@
 
