@@ -1,7 +1,9 @@
 /* ptx.cuh — every asm statement of the project, one instruction each.
  *
  * Kernels call these and contain no PTX themselves, so that the executor (validate/simt/) can run the same source: there
- * this header is replaced by validate/simt/ptx.h, which has the same names.  Section numbers are those of the PTX ISA 9.0.
+ * this header is replaced by validate/simt/ptx.h, which has the same names.  The numbers are chapters
+ * of the PTX ISA 9.0 (9.7.8 logic, 9.7.9 data movement, 9.7.13 synchronisation, 9.7.14 warp-level matrices, 9.7.15 wgmma,
+ * 9.7.19 miscellaneous), whose sections are titled by instruction.
  *
  *   ptx.cuh         sm_80 and later: cp.async, ldmatrix, mma.sync, named barriers, cache policy, bit tricks
  *   ptx_sm90.cuh    sm_90 and later: mbarrier, bulk and tensor copies, clusters, stmatrix, proxies
@@ -33,21 +35,21 @@ FB_PTX uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_
 /* --- bits and conversions --------------------------------------------------------------------------------------- */
 
 /* Any function of three bits in one issue slot; the compiler finds most, not all, of them.  LUT: apply the expression to
- * 0xf0, 0xcc, 0xaa.  9.7.8.6 */
+ * 0xf0, 0xcc, 0xaa.  9.7.8 */
 template <int LUT> FB_PTX uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t d;
     asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(d) : "r"(a), "r"(b), "r"(c), "n"(LUT));
     return d;
 }
 
-/* Four bytes out of eight, by selector nibbles: a 16-entry table look-up without memory.  9.7.9.7 */
+/* Four bytes out of eight, by selector nibbles: a 16-entry table look-up without memory.  9.7.9 */
 FB_PTX uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
     uint32_t d;
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
     return d;
 }
 
-/* Two roundings to nearest even in one instruction; `hi` goes to the upper half.  9.7.9.22 */
+/* Two roundings to nearest even in one instruction; `hi` goes to the upper half.  9.7.9 */
 FB_PTX uint32_t cvt_rn_bf16x2(float hi, float lo) {
     uint32_t d;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
@@ -59,7 +61,7 @@ FB_PTX uint32_t cvt_rn_f16x2(float hi, float lo) {
     return d;
 }
 
-/* --- cp.async: global to shared past the registers, so that loads of the next tile fly during this one.  9.7.9.25.3 --- */
+/* --- cp.async: global to shared past the registers, so that loads of the next tile fly during this one.  9.7.9 --- */
 
 /* .ca keeps the line in L1: for 4- and 8-byte pieces, which several threads take from one sector. */
 FB_PTX void cp_async_4(uint32_t dst, const void *src) {
@@ -94,13 +96,13 @@ FB_PTX void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: 
 template <int N> FB_PTX void cp_async_wait_group() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 FB_PTX void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 /* Arrives at an mbarrier when this thread's copies have landed, without waiting for them; counts against the barrier's
- * own expectation (.noinc), so initialise it with the number of copying threads.  9.7.13.15.17 */
+ * own expectation (.noinc), so initialise it with the number of copying threads.  9.7.13 */
 FB_PTX void cp_async_mbarrier_arrive_noinc(uint32_t bar) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(bar) : "memory");
 }
 
 /* --- ldmatrix: 8x8 matrices of 16-bit elements from shared memory into mma fragments, one row address a lane: replaces
- * four or eight narrow loads a lane, and its rows are free of bank conflicts if eight of them hit all banks.  9.7.14.5.15 --- */
+ * four or eight narrow loads a lane, and its rows are free of bank conflicts if eight of them hit all banks.  9.7.14 --- */
 
 FB_PTX void ldmatrix_x1(uint32_t (&d)[1], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(d[0]) : "r"(row) : "memory");
@@ -126,7 +128,7 @@ FB_PTX void ldmatrix_x4_trans(uint32_t (&d)[4], uint32_t row) {
 }
 
 /* --- mma.sync: D += A B on one warp, fp32 accumulators.  A is row-major 16 x k, B is k x 8 with each column's elements
- * adjacent, which is how a weight matrix [N, K] lies.  9.7.14.5.8 (k8: .7) --- */
+ * adjacent, which is how a weight matrix [N, K] lies.  9.7.14 --- */
 
 #define FB_MMA_K16(NAME, TYPE)                                                                                          \
     FB_PTX void NAME(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                                   \
@@ -150,7 +152,7 @@ FB_MMA_K8(mma_m16n8k8_f16, "f16")
 #undef FB_MMA_K8
 
 /* --- named barriers: part of a block waits for another part (producer and consumer warps); 0 is __syncthreads' own,
- * `threads` counts whole warps.  9.7.13.1 --- */
+ * `threads` counts whole warps.  9.7.13 --- */
 
 FB_PTX void bar_sync(unsigned id, unsigned threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -159,7 +161,7 @@ FB_PTX void bar_arrive(unsigned id, unsigned threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/* --- cache policy: the roof at small M is DRAM, so weights must stream through L2 and activations must stay.  9.7.9.17 --- */
+/* --- cache policy: the roof at small M is DRAM, so weights must stream through L2 and activations must stay.  9.7.9 --- */
 
 FB_PTX uint64_t createpolicy_evict_first() {
     uint64_t p;
@@ -171,7 +173,7 @@ FB_PTX uint64_t createpolicy_evict_last() {
     asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(p));
     return p;
 }
-/* 16 bytes of weights into registers, kept out of L1 and first to leave L2.  9.7.9.9 */
+/* 16 bytes of weights into registers, kept out of L1 and first to leave L2.  9.7.9 */
 FB_PTX uint4 load_16_hint(const void *p, uint64_t policy) {
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0,%1,%2,%3}, [%4], %5;"
@@ -184,12 +186,12 @@ FB_PTX uint4 load_16_streaming(const void *p) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
     return v;
 }
-/* Results leave the SM for good: they need not displace weights.  9.7.9.12 */
+/* Results leave the SM for good: they need not displace weights.  9.7.9 */
 FB_PTX void store_16_streaming(void *p, uint4 v) {
     asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
 }
-/* 9.7.9.15 */
+/* 9.7.9, prefetch */
 FB_PTX void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 } // namespace ptx

@@ -3,7 +3,7 @@
 namespace ptx {
 
 /* --- mbarrier: counts arrivals and bytes; a phase ends when both have come, and parity tells the phases apart.
- * 9.7.13.15 --- */
+ * 9.7.13 --- */
 
 FB_PTX void mbarrier_init(uint32_t bar, uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
@@ -47,12 +47,12 @@ FB_PTX void mbarrier_wait_parity(uint32_t bar, uint32_t parity) {
 
 /* --- fences between proxies --------------------------------------------------------------------------------------- */
 
-/* Makes initialised mbarriers visible to bulk copies and to the cluster.  9.7.13.4 */
+/* Makes initialised mbarriers visible to bulk copies and to the cluster.  9.7.13 */
 FB_PTX void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-/* Bulk copies and wgmma read shared memory through the async proxy, which does not see plain stores before this.  9.7.13.4 */
+/* Bulk copies and wgmma read shared memory through the async proxy, which does not see plain stores before this.  9.7.13 */
 FB_PTX void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-/* --- bulk copies: one thread moves kilobytes; 16-byte aligned, multiples of 16 bytes.  9.7.9.25.4.1 --- */
+/* --- bulk copies: one thread moves kilobytes; 16-byte aligned, multiples of 16 bytes.  9.7.9 --- */
 
 FB_PTX void cp_async_bulk_load(uint32_t dst, const void *src, uint32_t bytes, uint32_t bar) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(dst),
@@ -82,7 +82,7 @@ FB_PTX void cp_async_bulk_prefetch_l2(const void *src, uint32_t bytes) {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "r"(bytes));
 }
 
-/* --- 2-D tensor copies: a box of a matrix, swizzled on the way, zeros outside.  x counts elements along a row.  9.7.9.27.1 --- */
+/* --- 2-D tensor copies: a box of a matrix, swizzled on the way, zeros outside.  x counts elements along a row.  9.7.9 --- */
 
 FB_PTX void cp_async_bulk_tensor_2d_load(uint32_t dst, const CUtensorMap *map, int x, int y, uint32_t bar) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
@@ -102,10 +102,10 @@ FB_PTX void cp_async_bulk_tensor_2d_store(const CUtensorMap *map, int x, int y, 
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(x),
                  "r"(y), "r"(src) : "memory");
 }
-/* The first copy would otherwise wait for the 128-byte map itself.  9.7.9.15 */
+/* The first copy would otherwise wait for the 128-byte map itself.  9.7.9 */
 FB_PTX void prefetch_tensormap(const CUtensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
-/* --- stmatrix: the way back of ldmatrix, for epilogues that store whole rows.  9.7.14.5.16 --- */
+/* --- stmatrix: the way back of ldmatrix, for epilogues that store whole rows.  9.7.14 --- */
 
 FB_PTX void stmatrix_x1(uint32_t row, const uint32_t (&s)[1]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x1.shared.b16 [%0], {%1};" ::"r"(row), "r"(s[0]) : "memory");
@@ -131,7 +131,7 @@ FB_PTX void stmatrix_x4_trans(uint32_t row, const uint32_t (&s)[4]) {
 
 /* --- clusters: blocks on neighbouring SMs that read each other's shared memory --- */
 
-/* 10 (special registers) */
+/* Special registers, chapter 10. */
 FB_PTX uint32_t cluster_rank() {
     uint32_t r;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
@@ -142,10 +142,10 @@ FB_PTX uint32_t cluster_size() {
     asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(r));
     return r;
 }
-/* Split, so that work fits between; a block must not end while others may still reach into it.  9.7.13.3 */
+/* Split, so that work fits between; a block must not end while others may still reach into it.  9.7.13 */
 FB_PTX void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 FB_PTX void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-/* The same offset in the block of that rank, as a shared::cluster address (9.7.9.24) or as a generic pointer. */
+/* The same offset in the block of that rank, as a shared::cluster address (9.7.9) or as a generic pointer. */
 FB_PTX uint32_t mapa(uint32_t address, uint32_t rank) {
     uint32_t r;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
@@ -167,7 +167,7 @@ FB_PTX void st_shared_cluster(uint32_t address, uint32_t v) {
 
 /* --- warps and grids --- */
 
-/* One lane of the warp, chosen by the hardware: cheaper than lane == 0, and the compiler knows that it is one.  9.7.13.14 */
+/* One lane of the warp, chosen by the hardware: cheaper than lane == 0, and the compiler knows that it is one.  9.7.13 */
 FB_PTX bool elect_sync(uint32_t mask) {
     uint32_t r;
     asm volatile("{\n.reg .pred p;\n"
@@ -176,11 +176,11 @@ FB_PTX bool elect_sync(uint32_t mask) {
                  : "=r"(r) : "r"(mask));
     return r;
 }
-/* Programmatic dependent launch: the next kernel's prologue overlaps this one's tail.  9.7.13.13 */
+/* Programmatic dependent launch: the next kernel's prologue overlaps this one's tail.  9.7.13 */
 FB_PTX void griddepcontrol_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 FB_PTX void griddepcontrol_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
-/* Registers move from the copying warps to the multiplying ones; a whole warpgroup each time.  9.7.19.5 */
+/* Registers move from the copying warps to the multiplying ones; a whole warpgroup each time.  9.7.19 */
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_SPECIFIC__) || \
     defined(__CUDA_ARCH_FAMILY_SPECIFIC__)
 template <int REGISTERS> FB_PTX void setmaxnreg_inc() {

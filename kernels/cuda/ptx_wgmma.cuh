@@ -8,7 +8,7 @@
  */
 namespace ptx {
 
-/* 9.7.15.5.1.2.2: what a descriptor says about a matrix in shared memory.
+/* 9.7.15, matrix descriptor: what a descriptor says about a matrix in shared memory.
  *
  *     63 62      51..49       45 .. 32        29 .. 16        13 .. 0
  *   +--------+--+---------+--+-------------+--+-------------+--+---------------+
@@ -30,10 +30,10 @@ enum class Major { K = 0, MN = 1 };
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* Orders register accesses before the products: before the first wgmma, and whenever accumulators or A were touched.  9.7.15.7.1 */
+/* Orders register accesses before the products: before the first wgmma, and whenever accumulators or A were touched.  9.7.15 */
 FB_PTX void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 FB_PTX void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-/* Until then neither the accumulators nor the operands may be touched.  9.7.15.7.3 */
+/* Until then neither the accumulators nor the operands may be touched.  9.7.15 */
 template <int N> FB_PTX void wgmma_wait_group() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 /* Keeps the compiler, which knows nothing of the above, from moving uses of an accumulator across the fences. */
 FB_PTX void wgmma_fence_operand(float &r) { asm volatile("" : "+f"(r)::"memory"); }

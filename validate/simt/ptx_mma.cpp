@@ -1,6 +1,6 @@
 /* ptx_mma.cpp — mma.sync, ldmatrix and stmatrix: a warp's lanes hand in their fragments, the last to come computes.
  *
- * Layouts (PTX ISA 9.7.14.5.7, .8, .15): with g = lane / 4 and t = lane % 4,
+ * Layouts (PTX ISA 9.7.14, matrix fragments of mma and ldmatrix): with g = lane / 4 and t = lane % 4,
  *
  *   A 16 x 16   word i holds row g + 8 (i & 1), columns 2t + 8 (i >> 1) and the next      (16 x 8: the first two words)
  *   B 16 x 8    word i holds column g, rows 2t + 8 i and the next                         (8 x 8: the first word)

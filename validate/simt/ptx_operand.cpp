@@ -1,6 +1,6 @@
 /* ptx_operand.cpp — wgmma's matrices in shared memory: which byte an element of the described matrix is.
  *
- * PTX ISA 9.7.15.5.1; the picture is in kernels/cuda/ptx_wgmma.cuh.  T = 8 elements of two bytes, W = chunks.
+ * PTX ISA 9.7.15; the picture is in kernels/cuda/ptx_wgmma.cuh.  T = 8 elements of two bytes, W = chunks.
  *
  *   K-major    row r, column k   (r % 8) W 16 + (r / 8) stride + (k / 8) (W == 1 ? leading : 16) + (k % 8) 2
  *   MN-major   W == 1            (r % 8) 2 + (r / 8) stride + (k % 8) 16 + (k / 8) leading

@@ -4,7 +4,7 @@
  * 0 <= i < 2 || 4 <= i < 6"), never through the word-wise formulas of ptx_mma.cpp; corners are also spelled out by hand. */
 #include "test_simt_ptx.h"
 
-/* --- 9.7.14.5.8, "Matrix fragments for mma.m16n8k16 with .f16, .bf16" and 9.7.14.5.7 for k8 --- */
+/* --- PTX ISA 9.7.14, "Matrix fragments for mma.m16n8k16" and the same for m16n8k8 --- */
 
 static int a_row(int k, int lane, int i) {
     int group = lane >> 2;
@@ -168,7 +168,7 @@ static void mma_bugs() {
     PLANT(2, Check::BadCollective, "mma.m16n8k16", k_mma_bug, (Config{1, 32}), d.p);
 }
 
-/* --- ldmatrix: 9.7.14.5.15. Each address names a row; thread t gets of matrix j: row t / 4, elements 2 (t % 4) and the
+/* --- ldmatrix: 9.7.14. Each address names a row; thread t gets of matrix j: row t / 4, elements 2 (t % 4) and the
  * next one; with .trans the same of the transposed matrix. --- */
 
 static void k_ldmatrix(int bug, int form, uint32_t *out) {

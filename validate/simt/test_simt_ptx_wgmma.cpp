@@ -60,7 +60,7 @@ static void dense(bool mn_major, ptx::Swizzle s, uint32_t rows, uint32_t &lbo, u
     }
 }
 
-/* 9.7.15.5.1.1.1, D fragment: the figure's first columns, element by element. */
+/* 9.7.15, D fragment: the figure's first columns, element by element. */
 static int d_row(int thread, int i) {
     int warp = thread / 32 % 4, group = thread % 32 / 4;
     return 16 * warp + group + (i % 4 < 2 ? 0 : 8);
@@ -138,7 +138,7 @@ static Problem make_problem(int n, bool a_mn, bool b_mn, bool f16, ptx::Swizzle 
     Canonical lb = canonical(b_mn, s, lbo / 2, sbo / 2);
     for (uint32_t r = 0; r < (uint32_t)n; r++)
         for (uint32_t k = 0; k < 16; k++) *(uint16_t *)&p.image_b[lb.byte(r, k)] = encode16(p.b[r * 16 + k], f16);
-    /* A in registers, 9.7.15.5.1.1: "row = groupID for ai where 0 <= i < 2 || 4 <= i < 6, else groupID + 8" in each warp */
+    /* A in registers, 9.7.15: "row = groupID for ai where 0 <= i < 2 || 4 <= i < 6, else groupID + 8" in each warp */
     for (int t = 0; t < 128; t++)
         for (int i = 0; i < 8; i++) {
             int row = t / 32 * 16 + t % 32 / 4 + (i < 2 || (4 <= i && i < 6) ? 0 : 8), col = t % 4 * 2 + i % 2 + (i < 4 ? 0 : 8);
