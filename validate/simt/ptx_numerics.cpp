@@ -3,7 +3,7 @@
  * Exact order: c += a*b in fp32 for k = 0, 1, ..., each sum rounded to nearest; a product of two 8- or 11-bit significands
  * is exact in fp32.  What a careful scalar program computes, and reproducible by hand.
  *
- * Hopper: what measurements of the H100 found (validate/README, "tensor cores"): all products of the instruction and c are
+ * Hopper: what published measurements of the H100 found (INSTRUCTIONS.md): all products of the instruction and c are
  * aligned to the largest exponent among them, cut off (not rounded) 25 bits below its leading one, added exactly, and the
  * sum is cut to fp32.  The error is one-sided and grows like K, which is what a tolerance has to survive.
  */
