@@ -12,8 +12,17 @@ $(BUILD)/validate/test_fourbit: $(SUITE_OBJS) $(VALIDATE_OBJS) $(LIB)
 $(BUILD)/validate/test_fourbit_simt: $(SUITE_OBJS) $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
+# The executor's counters held against what each kernel declares.
+$(BUILD)/validate/simt/test_budgets.o: validate/simt/test_budgets.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_simt_budgets: $(BUILD)/validate/simt/test_budgets.o $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+
 # fourbit.h seen by a C++ compiler, and linked from C++.
 $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
 	$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
-TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt)
+TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
+TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets)

@@ -141,10 +141,10 @@ __device__ __forceinline__ void requantize(const float (&x)[kHalves][4], float d
     for (int h = 0; h < kHalves; h++) {
         float y[4];
         uint32_t word = 0;
-        bool zeros = fb_scaled8<4>(x[h], __uint_as_float(most), y);
+        fb_scaled<4>(x[h], fb_magnitude_of(__uint_as_float(most)), y);
 #pragma unroll
         for (int k = 0; k < 4; k++) word |= fb_code8<MAP>(y[k], decade_scale, thresholds) << (8 * k);
-        store_codes(codes, begin + h * 4 * FB_WARP + lane * 4, n, wide, zeros ? 0 : word);
+        store_codes(codes, begin + h * 4 * FB_WARP + lane * 4, n, wide, most == 0 ? 0 : word); /* a NaN's code is 0 */
     }
     __syncwarp(); /* every lane has read the old one; a shuffle is no barrier */
     if (lane == 0) absmax[begin / FB_ADAMW_BLOCK] = __uint_as_float(most);

@@ -87,16 +87,4 @@ template <int MAP> static __device__ __forceinline__ unsigned fb_code8(float y, 
     return y < 0 ? zero - (j < zero ? j : zero) : zero + j; /* -1 has no code: the last negative is -0.99 */
 }
 
-/* y of N elements by the rule of backend.h; true if the block is all zeros, whose codes are 0. */
-template <int N> static __device__ __forceinline__ bool fb_scaled8(const float (&x)[N], float absmax, float (&y)[N])
-{
-    const float inverse = __frcp_rn(absmax);
-#pragma unroll
-    for (int k = 0; k < N; k++) y[k] = __fmul_rn(x[k], inverse);
-    if (inverse <= 3.402823466e38f) return false;
-#pragma unroll
-    for (int k = 0; k < N; k++) y[k] = __fdiv_rn(x[k], absmax);
-    return absmax == 0;
-}
-
 #endif

@@ -67,22 +67,26 @@ template <class T> static __device__ __forceinline__ void fb_unpack(uint4 raw, f
     fb_split_halves(raw.w, t, x[6], x[7]);
 }
 
-static __device__ __forceinline__ uint32_t fb_raw_word(const float *p, int64_t i, int64_t n)
+/* How many of the elements from i on there are, 8 at most: what follows compares in 32 bits (with 64 it took 30 registers). */
+static __device__ __forceinline__ int fb_left(int64_t i, int64_t n) { return n - i >= 8 ? 8 : n > i ? (int)(n - i) : 0; }
+
+static __device__ __forceinline__ uint32_t fb_raw_word(const float *p, int k, int left)
 {
-    return i < n ? __float_as_uint(p[i]) : 0;
+    return k < left ? __float_as_uint(p[k]) : 0;
 }
-template <class T> static __device__ __forceinline__ uint32_t fb_raw_word(const T *p, int64_t i, int64_t n)
+template <class T> static __device__ __forceinline__ uint32_t fb_raw_word(const T *p, int k, int left)
 {
     const uint16_t *h = (const uint16_t *)p;
-    return (i < n ? h[i] : 0u) | (i + 1 < n ? (uint32_t)h[i + 1] << 16 : 0u);
+    return (k < left ? h[k] : 0u) | (k + 1 < left ? (uint32_t)h[k + 1] << 16 : 0u);
 }
 /* The elements from i on, zeros (harmless to every magnitude) past n. */
 template <class T> static __device__ __forceinline__ uint4 fb_load_16(const T *p, int64_t i, int64_t n, bool wide)
 {
     constexpr int step = fb_element<T>::per_16_bytes / 4;
     if (wide && i + fb_element<T>::per_16_bytes <= n) return *(const uint4 *)(p + i);
-    return make_uint4(fb_raw_word(p, i, n), fb_raw_word(p, i + step, n), fb_raw_word(p, i + 2 * step, n),
-                      fb_raw_word(p, i + 3 * step, n));
+    const int left = fb_left(i, n);
+    return make_uint4(fb_raw_word(p + i, 0, left), fb_raw_word(p + i, step, left), fb_raw_word(p + i, 2 * step, left),
+                      fb_raw_word(p + i, 3 * step, left));
 }
 
 /* ---- four elements, the type known at run time: one kernel instead of nine ------------------------------ */
@@ -91,9 +95,10 @@ template <class T> static __device__ __forceinline__ uint4 fb_load_16(const T *p
 static __device__ __forceinline__ uint4 fb_load_4(const void *p, fb_dtype t, int64_t i, int64_t n, bool wide)
 {
     if (t == FB_F32) return fb_load_16((const float *)p, i, n, wide);
-    const uint16_t *h = (const uint16_t *)p;
-    uint2 two = wide && i + 4 <= n ? *(const uint2 *)(h + i)
-                                   : make_uint2(fb_raw_word((const __half *)p, i, n), fb_raw_word((const __half *)p, i + 2, n));
+    const __half *h = (const __half *)p + i;
+    const int left = fb_left(i, n);
+    uint2 two = wide && left >= 4 ? *(const uint2 *)h
+                                  : make_uint2(fb_raw_word(h, 0, left < 4 ? left : 4), fb_raw_word(h, 2, left < 4 ? left : 4));
     return make_uint4(two.x, two.y, 0, 0);
 }
 static __device__ __forceinline__ void fb_unpack_4(uint4 raw, fb_dtype t, float (&x)[4])
@@ -129,6 +134,42 @@ static __device__ __forceinline__ void fb_store_4(void *p, fb_dtype t, int64_t i
         if (i + k < n) h[k] = (uint16_t)((k < 2 ? two.x : two.y) >> (16 * (k % 2)));
 }
 static inline bool fb_wide_4(const void *p, fb_dtype t) { return fb_wide(p, 4 * fb_dtype_size(t)); }
+
+/* ---- a block's magnitude, and its elements over it: the rule of backend.h ---------------------------------- */
+
+/* Where 1 / absmax is infinite the rule is to divide. A division costs 10 instructions and a call that takes registers from
+ * everything around it, so: multiply both by 2^64, which changes no quotient, and correct a product twice. */
+static constexpr float FB_BOOST = 0x1p64f;
+struct fb_magnitude {
+    float absmax, inverse;
+    bool tiny; /* inverse is that of absmax * 2^64 */
+};
+static __device__ __forceinline__ fb_magnitude fb_magnitude_of(float absmax)
+{
+    const bool tiny = !(__frcp_rn(absmax) <= 3.402823466e38f);
+    return fb_magnitude{absmax, __frcp_rn(tiny ? __fmul_rn(absmax, FB_BOOST) : absmax), tiny};
+}
+
+/* x / s but for the last bit, at worst; inverse: 1 / s, rounded. */
+static __device__ __forceinline__ float fb_quotient(float x, float s, float inverse)
+{
+    float q = __fmul_rn(x, inverse);
+    return __fmaf_rn(__fmaf_rn(-q, s, x), inverse, q);
+}
+
+/* Of an all-zero block: NaN. */
+template <int N> static __device__ __forceinline__ void fb_scaled(const float (&x)[N], const fb_magnitude &m, float (&y)[N])
+{
+#pragma unroll
+    for (int k = 0; k < N; k++) y[k] = __fmul_rn(x[k], m.inverse);
+    if (!m.tiny) return;
+    const float divisor = __fmul_rn(m.absmax, FB_BOOST);
+#pragma unroll
+    for (int k = 0; k < N; k++) { /* from a quotient within an ulp, a correction gives the rounded one (Markstein 1990) */
+        float dividend = __fmul_rn(x[k], FB_BOOST), q = fb_quotient(dividend, divisor, m.inverse);
+        y[k] = __fmaf_rn(__fmaf_rn(-q, divisor, dividend), m.inverse, q);
+    }
+}
 
 /* ---- NaN and Inf ----------------------------------------------------------------------------------------- */
 

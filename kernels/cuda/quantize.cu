@@ -77,20 +77,13 @@ static_assert((kLowRanks & 255u) == 0, "a selector's unused nibbles pick byte 0 
 
 constexpr float kMagic = 12582912.0f; /* 1.5 * 2^23: adding it leaves round-half-even(x) in the low bits */
 
-/* What the elements of a block are divided by. A tiny one has no reciprocal, or one whose remainders underflow: then
- * it and they are multiplied by 2^64 first, which changes no quotient. */
+/* What the elements of a block are divided by. A tiny scale's remainders would underflow: then it and they are multiplied by
+ * 2^64 first (fb_magnitude does the same for NF4 and FP4). */
 struct Scale {
     float stored, inverse;
     int zero;
     bool tiny;
 };
-constexpr float kBoost = 0x1p64f;
-
-__device__ __forceinline__ float quotient(float x, float s, float inverse) /* x / s but for the last bit, at worst */
-{
-    float q = __fmul_rn(x, inverse);
-    return __fmaf_rn(__fmaf_rn(-q, s, x), inverse, q);
-}
 
 /* round-half-even(x / s) with 0/0 as 0, as reference/quantize.c has it; for once in a block. */
 __device__ __forceinline__ int divided(float x, float s, int lo, int hi)
@@ -101,36 +94,15 @@ __device__ __forceinline__ int divided(float x, float s, int lo, int hi)
 }
 
 /* 1/s is normal up to s = 2^126, and no scale of integers is larger (FLT_MAX / 7). */
-template <int FORMAT> __device__ __forceinline__ Scale scale_of(float stored, int zero)
+__device__ __forceinline__ Scale integer_scale(float s, int zero)
 {
-    Scale s = {stored, 0.0f, zero, false};
-    if (FORMAT == FB_NF4 || FORMAT == FB_FP4) {
-        s.inverse = __frcp_rn(stored);
-        s.tiny = !(s.inverse <= 3.402823466e38f); /* the rule of backend.h: divide */
-        if (s.tiny) s.inverse = __frcp_rn(__fmul_rn(stored, kBoost));
-    } else {
-        s.tiny = !(stored >= 0x1p-100f);
-        s.inverse = __frcp_rn(s.tiny ? __fmul_rn(stored, kBoost) : stored);
-    }
-    return s;
+    const bool tiny = !(s >= 0x1p-100f);
+    return Scale{s, __frcp_rn(tiny ? __fmul_rn(s, FB_BOOST) : s), zero, tiny};
 }
 
 /* ---- codes of V elements, in the order of the code bytes: the even element is the high nibble ------------------ */
 
 __device__ __forceinline__ uint32_t placed(unsigned code, int k) { return code << (4 * (k ^ 1)); }
-
-template <int V> __device__ __forceinline__ void scaled(const float (&x)[V], const Scale &s, float (&y)[V])
-{
-#pragma unroll
-    for (int k = 0; k < V; k++) y[k] = __fmul_rn(x[k], s.inverse);
-    if (!s.tiny) return;
-    const float divisor = __fmul_rn(s.stored, kBoost);
-#pragma unroll
-    for (int k = 0; k < V; k++) { /* a second correction makes it the quotient, rounded once (Markstein 1990) */
-        float dividend = __fmul_rn(x[k], kBoost), q = quotient(dividend, divisor, s.inverse);
-        y[k] = __fmaf_rn(__fmaf_rn(-q, divisor, dividend), s.inverse, q);
-    }
-}
 
 /* How many thresholds are below y. All lanes of the warp come here. */
 __device__ __forceinline__ unsigned rank_of(float y, uint32_t threshold, uint32_t below)
@@ -141,41 +113,43 @@ __device__ __forceinline__ unsigned rank_of(float y, uint32_t threshold, uint32_
 }
 
 template <int V>
-__device__ __forceinline__ uint32_t nf4_codes(const float (&x)[V], const Scale &s, uint32_t threshold, uint32_t below)
+__device__ __forceinline__ uint32_t nf4_codes(const float (&x)[V], float absmax, uint32_t threshold, uint32_t below)
 {
     float y[V];
     uint32_t word = 0;
-    scaled<V>(x, s, y);
+    fb_scaled<V>(x, fb_magnitude_of(absmax), y);
 #pragma unroll
     for (int k = 0; k < V; k++) word |= placed(rank_of(y[k], threshold, below), k);
-    return s.stored == 0 ? 0 : word; /* 0/0 has no bucket; a NaN's code is 0 */
+    return absmax == 0 ? 0 : word; /* 0/0 has no bucket; a NaN's code is 0 */
 }
 
 template <int V>
-__device__ __forceinline__ uint32_t fp4_codes(const float (&x)[V], const Scale &s, uint32_t threshold, uint32_t below)
+__device__ __forceinline__ uint32_t fp4_codes(const float (&x)[V], float absmax, uint32_t threshold, uint32_t below)
 {
     float y[V];
     uint32_t word = 0;
-    scaled<V>(x, s, y);
+    fb_scaled<V>(x, fb_magnitude_of(absmax), y);
 #pragma unroll
     for (int k = 0; k < V; k++) {
         unsigned rank = rank_of(fabsf(y[k]), threshold, below) & 7u;
         unsigned code = __byte_perm(kLowRanks, kHighRanks, rank) | (x[k] < 0 ? 8u : 0u);
         word |= placed(code, k);
     }
-    return s.stored == 0 ? 0 : word;
+    return absmax == 0 ? 0 : word;
 }
 
-template <int FORMAT, int V> __device__ __forceinline__ uint32_t integer_codes(const float (&x)[V], const Scale &s)
+template <int FORMAT, int V>
+__device__ __forceinline__ uint32_t integer_codes(const float (&x)[V], float stored, int zero_point)
 {
+    const Scale s = integer_scale(stored, zero_point);
     const int one = __float_as_int(kMagic), zero = FORMAT == FB_INT4 ? (int)FB_INT4_ZERO : s.zero;
-    const float boost = s.tiny ? kBoost : 1.0f, divisor = __fmul_rn(s.stored, boost);
+    const float divisor = __fmul_rn(stored, FB_BOOST);
     uint32_t word = 0;
     if (s.tiny) { /* 10 / 1.4 smallest numbers is 10 / 1: then x/s leaves the range; x/0 is infinite, 0/0 counts as 0 */
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            int q = __float_as_int(__fadd_rn(quotient(__fmul_rn(x[k], boost), divisor, s.inverse), kMagic)) - one;
-            if (s.stored == 0) q = x[k] > 0 ? 15 : x[k] < 0 ? -15 : 0;
+            int q = __float_as_int(__fadd_rn(fb_quotient(__fmul_rn(x[k], FB_BOOST), divisor, s.inverse), kMagic)) - one;
+            if (stored == 0) q = x[k] > 0 ? 15 : x[k] < 0 ? -15 : 0;
             q += zero;
             word |= placed((unsigned)(q < 0 ? 0 : q > 15 ? 15 : q), k);
         }
@@ -183,7 +157,7 @@ template <int FORMAT, int V> __device__ __forceinline__ uint32_t integer_codes(c
     }
 #pragma unroll
     for (int k = 0; k < V; k++) { /* |x/s| is 7 at most (INT4), and x/s + zero -0.5 ... 15.5 (affine) */
-        int q = __float_as_int(__fadd_rn(quotient(x[k], s.stored, s.inverse), kMagic)) + (zero - one);
+        int q = __float_as_int(__fadd_rn(fb_quotient(x[k], stored, s.inverse), kMagic)) + (zero - one);
         if (FORMAT == FB_INT4_AFFINE) q = q < 0 ? 0 : q > 15 ? 15 : q;
         word |= placed((unsigned)q & 15u, k);
     }
@@ -191,11 +165,11 @@ template <int FORMAT, int V> __device__ __forceinline__ uint32_t integer_codes(c
 }
 
 template <int FORMAT, int V>
-__device__ __forceinline__ uint32_t codes_of(const float (&x)[V], const Scale &s, uint32_t threshold, uint32_t below)
+__device__ __forceinline__ uint32_t codes_of(const float (&x)[V], float stored, int zero, uint32_t threshold, uint32_t below)
 {
-    if constexpr (FORMAT == FB_NF4) return nf4_codes<V>(x, s, threshold, below);
-    else if constexpr (FORMAT == FB_FP4) return fp4_codes<V>(x, s, threshold, below);
-    else return integer_codes<FORMAT, V>(x, s);
+    if constexpr (FORMAT == FB_NF4) return nf4_codes<V>(x, stored, threshold, below);
+    else if constexpr (FORMAT == FB_FP4) return fp4_codes<V>(x, stored, threshold, below);
+    else return integer_codes<FORMAT, V>(x, stored, zero);
 }
 
 /* ---- scales of the tile's blocks ---------------------------------------------------------------------------------- */
@@ -326,7 +300,7 @@ quantize_tiles(const T *src, int64_t n, int log2_block, bool wide_src, bool wide
         for (int j = 0; j < L; j++) {
             float x[V];
             fb_unpack(raw[j], x, (T *)nullptr);
-            word[j] = codes_of<FORMAT, V>(x, scale_of<FORMAT>(stored[j], zero[j]), threshold, below);
+            word[j] = codes_of<FORMAT, V>(x, stored[j], zero[j], threshold, below);
         }
         if (wide_codes && begin + FB_TILE <= n) {
             store_codes(codes + begin / 2, word);

@@ -27,14 +27,14 @@ __device__ __forceinline__ void unpack_less(uint4 raw, float offset, float (&x)[
 }
 
 /* Of a tile that reaches past n only the elements before it count: zeros less an offset are not zeros. */
-template <class T> __device__ __forceinline__ uint32_t largest(uint4 raw, float offset, int64_t first, int64_t n)
+template <class T> __device__ __forceinline__ uint32_t largest(uint4 raw, float offset, int first, int valid)
 {
     float x[fb_tile<T>::V];
     uint32_t most = 0;
     unpack_less<T>(raw, offset, x);
 #pragma unroll
     for (int k = 0; k < fb_tile<T>::V; k++)
-        if (first + k < n) most = fb_larger()(most, __float_as_uint(x[k]) & 0x7fffffffu);
+        if (first + k < valid) most = fb_larger()(most, __float_as_uint(x[k]) & 0x7fffffffu);
     return most;
 }
 
@@ -87,7 +87,7 @@ __device__ __forceinline__ void store_codes(uint8_t *codes, const uint32_t (&wor
 }
 
 template <class T, int MAP>
-__global__ void __launch_bounds__(FB_TILE_THREADS, 2)
+__global__ void __launch_bounds__(FB_TILE_THREADS, sizeof(T) == 4 ? 1 : 2) /* fp32 spilled 60 bytes at 128 registers */
 quantize8_tiles(const T *src, int64_t n, int log2_block, bool wide_src, bool wide_codes, const float *offset_word,
                 uint8_t *codes, float *absmax, unsigned long long *nonfinite)
 {
@@ -104,12 +104,13 @@ quantize8_tiles(const T *src, int64_t n, int log2_block, bool wide_src, bool wid
     for (int64_t first = (int64_t)blockIdx.x * FB_TILE_WARPS; first < tiles; first += stride) {
         const int64_t begin = (first + warp) * FB_TILE;
         if (begin >= n && 1 << log2_block <= FB_TILE) return; /* larger blocks: other warps wait for this one */
+        const int valid = n - begin >= FB_TILE ? FB_TILE : n > begin ? (int)(n - begin) : 0;
         uint4 raw[L];
         uint32_t most[L], word[L][V / 4], all = 0;
         fb_tile_load(src, begin, n, wide_src, raw);
 #pragma unroll
         for (int j = 0; j < L; j++) {
-            most[j] = largest<T>(raw[j], offset, fb_tile_index<T>(begin, j, lane), n);
+            most[j] = largest<T>(raw[j], offset, (int)fb_tile_index<T>(0, j, lane), valid);
             all = fb_larger()(all, most[j]);
         }
         if (all >= 0x7f800000u) report_first<T, L>(raw, begin, n, nonfinite);
@@ -118,22 +119,22 @@ quantize8_tiles(const T *src, int64_t n, int log2_block, bool wide_src, bool wid
         for (int j = 0; j < L; j++) {
             float x[V], y[V];
             unpack_less<T>(raw[j], offset, x);
-            bool zeros = fb_scaled8<V>(x, __uint_as_float(most[j]), y);
+            fb_scaled<V>(x, fb_magnitude_of(__uint_as_float(most[j])), y);
 #pragma unroll
             for (int k = 0; k < V; k += 4) {
                 uint32_t four = four_codes<MAP>(y + k, decade_scale, table + lane);
-                word[j][k / 4] = zeros ? 0 : four;
+                word[j][k / 4] = most[j] == 0 ? 0 : four; /* a NaN's code is 0 */
             }
         }
-        if (wide_codes && begin + FB_TILE <= n) {
+        if (wide_codes && valid == FB_TILE) {
             store_codes(codes + begin, word);
         } else {
 #pragma unroll
             for (int j = 0; j < L; j++)
 #pragma unroll
                 for (int k = 0; k < V; k++) {
-                    int64_t i = fb_tile_index<T>(begin, j, lane) + k;
-                    if (i < n) codes[i] = (uint8_t)(word[j][k / 4] >> (8 * (k % 4)));
+                    int i = (int)fb_tile_index<T>(0, j, lane) + k;
+                    if (i < valid) codes[begin + i] = (uint8_t)(word[j][k / 4] >> (8 * (k % 4)));
                 }
         }
         float stored[L], value;

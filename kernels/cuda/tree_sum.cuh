@@ -103,7 +103,7 @@ static __device__ double fb_finish_tree(double *sums, int64_t count, double *par
 /* SQUARED false: *out = the mean of x; true: the deviation from *mean, 1 where it is 0. ticket: zero before the launch if
  * there is more than one block; *out may be the same word. sums: one double a block (deep) or a group. deep: 32 groups a warp. */
 template <class T, bool SQUARED>
-__global__ void __launch_bounds__(FB_SUM_THREADS)
+__global__ void __launch_bounds__(FB_SUM_THREADS, 2)
 tree_sum(const T *x, int64_t n, bool wide, bool deep, const float *mean_word, double *sums, unsigned *ticket, float *out,
          unsigned long long *nonfinite)
 {
@@ -202,7 +202,7 @@ static inline fb_status fb_zero_word(fb_context *ctx, const char *name, unsigned
 {
 #ifdef FB_SIMT
     (void)ctx, (void)name;
-    *word = 0;
+    simt::fill(word, 0, sizeof *word);
     return FB_OK;
 #else
     cudaError_t error = cudaMemsetAsync(word, 0, sizeof *word, (cudaStream_t)ctx->stream);

@@ -173,16 +173,6 @@ void an_error_is_a_status() { /* absmax one block short: the library reports it,
     CU_ASSERT(same_bits(m.w, FB_F32));
 }
 
-void what_is_missing_says_so() {
-    Matrix m(FB_NF4, 4, 64, 64, false, 6);
-    std::vector<float> x(256, 1.0f);
-    fb_context ctx;
-    fb_context_init(&ctx, FB_BACKEND_CUDA);
-    fb_status s = fb_quantize(&ctx, x.data(), FB_F32, &m.w);
-    CU_ASSERT(s == FB_OK || (s == FB_UNSUPPORTED && strstr(ctx.message, "quantize")));
-    CU_ASSERT_STRING_EQUAL(fb_backend_variant(FB_BACKEND_CUDA), "simt");
-}
-
 const struct {
     const char *name;
     void (*run)();
@@ -195,7 +185,6 @@ const struct {
     {"dequantize: clean in 20 seeds and 4 orders", clean_in_20_seeds},
     {"dequantize: moves what it declares", moves_what_it_declares},
     {"an error is a status with the executor's words", an_error_is_a_status},
-    {"an operation without a kernel says so", what_is_missing_says_so},
 };
 
 } // namespace

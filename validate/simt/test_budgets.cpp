@@ -1,0 +1,266 @@
+/* test_budgets.cpp — what the memory-bound CUDA kernels cost, counted by the executor: every stream once, in whole 32-byte
+ * sectors, 16 bytes a lane where the element allows, no bank conflicts; and the same bits as the reference in 20 seeds and
+ * 4 thread orders. Counters are facts about the source, not times; a GPU tells those. */
+#include "fourbit.h"
+#include "host.h"
+#include <CUnit/Basic.h>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+
+namespace {
+
+constexpr int64_t N = 65536;
+uint64_t first_nonfinite;
+
+fb_context context(fb_backend backend) {
+    fb_context ctx;
+    fb_context_init(&ctx, backend);
+    first_nonfinite = UINT64_MAX;
+    ctx.first_nonfinite = &first_nonfinite;
+    return ctx;
+}
+
+/* Device memory with a name, by which the counters are found. */
+struct Device {
+    void *p;
+    size_t bytes;
+    Device(const char *name, size_t n, bool filled = true) : p(simt::alloc(n, name)), bytes(n) {
+        if (filled) simt::fill(p, 0, n);
+    }
+    ~Device() { simt::free(p); }
+    Device(const Device &) = delete;
+    template <class T> T *as() { return (T *)p; }
+    void gaussian(fb_dtype t, unsigned seed) { /* near enough: a sum of four uniforms */
+        std::vector<uint8_t> host(bytes);
+        uint64_t s = seed;
+        for (size_t i = 0; i < bytes / fb_dtype_size(t); i++) {
+            float x = 0;
+            for (int k = 0; k < 4; k++) {
+                s = s * 6364136223846793005u + 1442695040888963407u;
+                x += (float)(s >> 40) * 0x1p-24f - 0.5f;
+            }
+            fb_store(host.data(), t, (int64_t)i, x);
+        }
+        simt::copy_in(p, host.data(), bytes);
+    }
+};
+
+std::string number(uint64_t v) { /* std::to_string would bring its tables a second time: the executor has its own copy */
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)v);
+    return text;
+}
+std::string last_kernel() { return simt::last_report().kernel; }
+const simt::Counters &counters() { return simt::last_report().counters; }
+
+void fail_if(bool bad, const std::string &what) {
+    if (bad) printf("\n    %s: %s", last_kernel().c_str(), what.c_str());
+    CU_ASSERT(!bad);
+}
+
+/* A stream is read (written) once and no sector of it twice, give or take 2 %. */
+void expect_stream(const char *name, uint64_t read, uint64_t written) {
+    const simt::BufferTraffic *t = counters().buffer(name);
+    fail_if(!t, std::string(name) + " was not touched");
+    if (!t) return;
+    auto over = [](uint64_t sectors, uint64_t bytes) { return (double)sectors * 32 > 1.02 * (double)bytes; };
+    fail_if(t->bytes_read != read || over(t->sectors_read, read),
+            std::string(name) + ": " + number(t->bytes_read) + " bytes, " + number(t->sectors_read) +
+                " sectors read, declared " + number(read));
+    fail_if(t->bytes_written != written || over(t->sectors_written, written),
+            std::string(name) + ": " + number(t->bytes_written) + " bytes, " + number(t->sectors_written) +
+                " sectors written, declared " + number(written));
+}
+/* A value a block, stored by one lane for many: bytes count, sectors are shared with the neighbours. */
+void expect_bytes(const char *name, uint64_t read, uint64_t written) {
+    const simt::BufferTraffic *t = counters().buffer(name);
+    fail_if(!t || t->bytes_read > read || t->bytes_written != written, std::string(name) + ": more than declared");
+}
+void expect_widths(uint64_t loads_16, uint64_t stores_16) {
+    const simt::Counters &c = counters();
+    fail_if(c.global_loads[4] * 16 != loads_16, number(c.global_loads[4]) + " loads of 16 bytes");
+    fail_if(c.global_stores[4] * 16 != stores_16, number(c.global_stores[4]) + " stores of 16 bytes");
+}
+void expect_no_conflicts() {
+    fail_if(counters().bank_conflicts() != 0, number(counters().bank_conflicts()) + " bank conflicts");
+}
+
+/* ---- budgets --------------------------------------------------------------------------------------------------- */
+
+void quantize() {
+    for (int f = 0; f < FB_FORMAT_COUNT; f++)
+        for (int t = 0; t < FB_DTYPE_COUNT; t++)
+            for (int32_t block : {32, 64, 1024, 4096}) {
+                const size_t in = N * fb_dtype_size((fb_dtype)t), blocks = N / (size_t)block;
+                Device src("src", in), codes("codes", N / 2, false), absmax("absmax", blocks * 4, false),
+                    zeros("zero_points", blocks, false);
+                src.gaussian((fb_dtype)t, 1);
+                fb_matrix w;
+                fb_matrix_init(&w, (fb_format)f, 64, N / 64, block, false);
+                w.codes = codes.as<uint8_t>();
+                w.absmax = absmax.as<float>();
+                w.zero_points = zeros.as<uint8_t>();
+                fb_context ctx = context(FB_BACKEND_CUDA);
+                CU_ASSERT_FATAL(fb_quantize(&ctx, src.p, (fb_dtype)t, &w) == FB_OK);
+                expect_stream("src", in, 0);
+                expect_stream("codes", 0, N / 2);
+                expect_bytes("absmax", 0, blocks * 4);
+                expect_widths(in, N / 2);
+                expect_no_conflicts();
+            }
+}
+
+void eight_bits() {
+    for (int map = 0; map < FB_MAP8_COUNT; map++)
+        for (int t = 0; t < FB_DTYPE_COUNT; t++) {
+            const size_t dense = N * fb_dtype_size((fb_dtype)t);
+            Device src("dense", dense), codes("codes8", N, false), absmax("absmax", N / 256 * 4, false);
+            src.gaussian((fb_dtype)t, 2);
+            fb_context ctx = context(FB_BACKEND_CUDA);
+            CU_ASSERT_FATAL(fb_quantize8(&ctx, (fb_map8)map, src.p, (fb_dtype)t, N, 256, codes.as<uint8_t>(), absmax.as<float>()) == FB_OK);
+            expect_stream("dense", dense, 0);
+            expect_stream("codes8", 0, N);
+            expect_bytes("absmax", 0, N / 256 * 4);
+            expect_widths(dense, N);
+            expect_no_conflicts();
+            CU_ASSERT_FATAL(fb_dequantize8(&ctx, (fb_map8)map, codes.as<uint8_t>(), absmax.as<float>(), N, 256, src.p, (fb_dtype)t) == FB_OK);
+            expect_stream("codes8", N, 0);
+            expect_stream("dense", 0, dense);
+            expect_widths(0, dense);
+            expect_no_conflicts();
+        }
+}
+
+void normalize() {
+    for (int t = 0; t < FB_DTYPE_COUNT; t++) {
+        const size_t dense = N * fb_dtype_size((fb_dtype)t);
+        Device src("src", dense), dst("dst", dense, false), moments("moments", 8, false);
+        src.gaussian((fb_dtype)t, 3);
+        fb_context ctx = context(FB_BACKEND_CUDA);
+        CU_ASSERT_FATAL(fb_normalize(&ctx, src.p, (fb_dtype)t, N, dst.p, (fb_dtype)t, moments.as<float>()) == FB_OK);
+        expect_stream("src", dense, 0); /* of the last of three launches */
+        expect_stream("dst", 0, dense);
+        expect_no_conflicts();
+    }
+}
+
+const fb_adamw hyper = {1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1.0f, 3};
+
+void adamw() {
+    for (int t = 0; t < FB_DTYPE_COUNT; t++)
+        for (int eight = 0; eight < 2; eight++) {
+            const size_t dense = N * fb_dtype_size((fb_dtype)t), state = eight ? N : N * 4;
+            Device params("params", dense), grads("grads", dense), m("m", state), v("v", state), m_absmax("m_absmax", N / 256 * 4),
+                v_absmax("v_absmax", N / 256 * 4);
+            params.gaussian((fb_dtype)t, 4);
+            grads.gaussian((fb_dtype)t, 5);
+            fb_context ctx = context(FB_BACKEND_CUDA);
+            fb_status s = eight ? fb_adamw8(&ctx, &hyper, N, params.p, (fb_dtype)t, grads.p, (fb_dtype)t, m.as<uint8_t>(),
+                                            m_absmax.as<float>(), v.as<uint8_t>(), v_absmax.as<float>())
+                                : fb_adamw32(&ctx, &hyper, N, params.p, (fb_dtype)t, grads.p, (fb_dtype)t, m.as<float>(), v.as<float>());
+            CU_ASSERT_FATAL(s == FB_OK);
+            expect_stream("params", dense, dense);
+            expect_stream("grads", dense, 0);
+            expect_stream("m", state, state);
+            expect_stream("v", state, state);
+            const uint64_t fp32 = t == FB_F32 ? dense : 0, wide_state = eight ? 0 : 2 * state;
+            expect_widths(2 * fp32 + wide_state, fp32 + wide_state);
+            expect_no_conflicts();
+        }
+}
+
+/* ---- order ------------------------------------------------------------------------------------------------------ */
+
+/* Every operation once, into one buffer of results. */
+std::vector<uint8_t> everything(fb_backend backend) {
+    const int64_t rows = 33, cols = 131, n = rows * cols, blocks = (n + 31) / 32, many = 140001; /* beyond 2^17: deep sums */
+    static std::vector<float> x, big;
+    if (x.empty()) {
+        for (int64_t i = 0; i < many; i++) big.push_back(sinf((float)i * 0.37f) * (float)(1 + i % 7));
+        x.assign(big.begin(), big.begin() + n);
+    }
+    std::vector<uint8_t> codes(n), nested(blocks), state(2 * n);
+    std::vector<float> absmax((size_t)blocks * 2), tail(2), params(x), states(4 * (size_t)blocks), out(many), moments(2);
+    alignas(64) static unsigned char workspace[1 << 16];
+    fb_context ctx = context(backend);
+    ctx.workspace = workspace;
+    ctx.workspace_bytes = sizeof workspace;
+    fb_matrix w;
+    fb_matrix_init(&w, FB_NF4, rows, cols, 32, true);
+    w.codes = codes.data();
+    w.absmax_codes = nested.data();
+    w.nested_absmax = absmax.data();
+    w.nested_offset = tail.data();
+    bool ok = fb_quantize(&ctx, x.data(), FB_F32, &w) == FB_OK;
+    ok = ok && fb_quantize8(&ctx, FB_MAP_UNSIGNED, x.data(), FB_F32, n, 2048, state.data(), absmax.data() + blocks) == FB_OK;
+    ok = ok && fb_normalize(&ctx, big.data(), FB_F32, many, out.data(), FB_F32, moments.data()) == FB_OK;
+    std::fill(state.begin(), state.end(), 0);
+    ok = ok && fb_adamw8(&ctx, &hyper, n, params.data(), FB_F32, x.data(), FB_F32, state.data(), states.data(), state.data() + n,
+                         states.data() + blocks) == FB_OK;
+    if (!ok) printf("\n    %s", ctx.message);
+    CU_ASSERT(ok && first_nonfinite == UINT64_MAX);
+    std::vector<uint8_t> all;
+    auto take = [&](const void *p, size_t bytes) { all.insert(all.end(), (const uint8_t *)p, (const uint8_t *)p + bytes); };
+    take(codes.data(), codes.size());
+    take(nested.data(), nested.size());
+    take(state.data(), state.size());
+    for (auto *v : {&absmax, &tail, &params, &states, &out, &moments}) take(v->data(), v->size() * 4);
+    return all;
+}
+
+void same_bits_in_any_order() {
+    const std::vector<uint8_t> want = everything(FB_BACKEND_REFERENCE);
+    for (auto order : {simt::Order::Seeded, simt::Order::Forward, simt::Order::Reverse, simt::Order::RoundRobin})
+        for (uint64_t seed = 1; seed <= (order == simt::Order::Seeded ? 20 : 1); seed++) {
+            simt::options().order = order;
+            simt::options().seed = seed;
+            CU_ASSERT(everything(FB_BACKEND_CUDA) == want);
+        }
+    simt::options().order = simt::Order::Seeded;
+    simt::options().seed = 1;
+}
+
+/* Without a place to report a NaN, a call that looks for one says so and does nothing. */
+void nan_needs_a_place() {
+    float x[64] = {0}, moments[2] = {5, 5};
+    uint8_t codes[64] = {7};
+    fb_context ctx;
+    fb_context_init(&ctx, FB_BACKEND_CUDA);
+    CU_ASSERT(fb_quantize8(&ctx, FB_MAP_SIGNED, x, FB_F32, 64, 64, codes, moments) == FB_INVALID_ARGUMENT);
+    CU_ASSERT(strstr(ctx.message, "first_nonfinite") != nullptr);
+    CU_ASSERT(codes[0] == 7 && moments[0] == 5);
+    ctx.flags = FB_ASSUME_FINITE;
+    CU_ASSERT(fb_quantize8(&ctx, FB_MAP_SIGNED, x, FB_F32, 64, 64, codes, moments) == FB_OK);
+}
+
+const struct {
+    const char *name;
+    void (*run)();
+} cases[] = {
+    {"quantize: bytes, widths, banks", quantize},
+    {"8-bit: bytes, widths, banks", eight_bits},
+    {"normalize: bytes, banks", normalize},
+    {"adamw: bytes, widths, banks", adamw},
+    {"the reference's bits in 20 seeds and 4 orders", same_bits_in_any_order},
+    {"a NaN needs a place to be reported", nan_needs_a_place},
+};
+
+} // namespace
+
+int main() {
+    setenv("FOURBIT_CUDA", "simt", 1);
+    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
+    CU_pSuite s = CU_add_suite("budgets of the CUDA kernels", nullptr, nullptr);
+    unsigned added = 0;
+    for (auto &c : cases)
+        if (s && CU_add_test(s, c.name, c.run)) added++;
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
+    CU_cleanup_registry();
+    return bad || run != added || added != sizeof cases / sizeof *cases;
+}
