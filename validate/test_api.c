@@ -320,6 +320,10 @@ static void sizes_of_zero(void)
         REQUIRE(fb_matrix_bind(&w, NULL, 0) == FB_OK, "bind nothing");
         REQUIRE(fb_quantize(&ctx, NULL, FB_BF16, &w) == FB_OK, "%s", ctx.message);
         REQUIRE(fb_dequantize(&ctx, &w, NULL, FB_BF16) == FB_OK, "%s", ctx.message);
+        size_t bytes;
+        for (int op = 0; op < FB_OP_COUNT; op++)
+            for (int64_t m = 0; m <= 33; m += 11)
+                REQUIRE(fb_workspace_size(&ctx, (fb_op)op, &w, m, FB_BF16, &bytes) == FB_OK, "%s", ctx.message);
     }
     REQUIRE(fb_double_quantize(&ctx, NULL, 0, NULL, NULL, NULL) == FB_OK, "%s", ctx.message);
     REQUIRE(fb_decode_absmax(&ctx, NULL, NULL, NULL, NULL, 0, NULL) == FB_OK, "%s", ctx.message);

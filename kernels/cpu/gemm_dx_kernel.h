@@ -46,9 +46,10 @@ typedef struct dx_space {
 
 static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
 {
-    const int64_t share = cpu_round_up(fb_ceil_div(w->cols, 2 * cpu_max_threads(ctx)), 64);
+    const int64_t cols = w->cols ? w->cols : 1; /* a width of 0 would be divided by */
+    const int64_t share = cpu_round_up(fb_ceil_div(cols, 2 * cpu_max_threads(ctx)), 64);
     const int64_t width = cpu_min(COLS, share);
-    const int threads = cpu_threads(ctx, fb_ceil_div(w->cols, width));
+    const int threads = cpu_threads(ctx, fb_ceil_div(cols, width));
     const int64_t stride = cpu_round_up(w->rows, 16) + 16, count = cpu_min(m, MC);
     if (takes_few(w, m))
         return (dx_space){.stride = stride, .width = width, .shared = count * stride, .threads = threads};
