@@ -30,6 +30,8 @@ static int remember(char *temp)
  * and that is right. SA_RESETHAND has restored the default action for raise. */
 static void on_signal(int sig)
 {
+    static const char shrank[] = "fourbit: the input file shrank, or cannot be read, while it was being read\n";
+    if (sig == SIGBUS && write(STDERR_FILENO, shrank, sizeof shrank - 1) < 0) { /* then without words */ }
     for (int i = 0; i < SLOTS; i++) {
         char *temp = atomic_load(&temporaries[i]);
         if (temp) unlink(temp);
@@ -39,7 +41,7 @@ static void on_signal(int sig)
 
 void af_cleanup_on_signals(void)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGBUS};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         struct sigaction before;

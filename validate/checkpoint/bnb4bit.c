@@ -202,6 +202,22 @@ void bnb_close(bnb_module *m)
     *m = (bnb_module){0};
 }
 
+/* ---- names -----------------------------------------------------------------------------------------*/
+
+bool bnb_can_name(const st_file *file, const st_tensor *t, ck_error *e)
+{
+    if (*t->name == '\0') return ck_fail(e, file->path, NULL, "a tensor without a name cannot be quantized (--exclude '^$')");
+    for (size_t i = 1; i < sizeof parts / sizeof *parts; i++) {
+        char *key = joined(t->name, strlen(t->name), parts[i], "");
+        if (!key) return ck_fail(e, file->path, NULL, "out of memory");
+        const bool taken = st_find(file, key) != NULL;
+        if (taken) ck_fail(e, file->path, key, "would be taken for a part of '%.200s' once that is quantized", t->name);
+        free(key);
+        if (taken) return false;
+    }
+    return true;
+}
+
 /* ---- writing --------------------------------------------------------------------------------------- */
 
 static bool plan(st_writer *writer, const char *name, const char *suffix, st_dtype dtype, int64_t n, size_t *slot,

@@ -82,6 +82,10 @@ void bnb_close(bnb_module *m);
 
 /* ---- writing ----------------------------------------------------------------------------- */
 
+/* Can the matrix t be replaced by a module? Not where another tensor of its file has a name that a module's part
+ * would have: a reader would take it for that. */
+bool bnb_can_name(const st_file *file, const st_tensor *t, ck_error *e);
+
 /* The slots of one module's parts in a writer. */
 typedef struct bnb_slots {
     size_t codes, absmax, quant_map, nested_absmax, nested_quant_map, state, zero_points, moments;

@@ -100,7 +100,9 @@ static bool quantize_all(job *j, const selection *chosen, bnb_slots *slots, ck_e
     for (size_t i = 0; i < j->in.count; i++) {
         const st_tensor *t = &j->in.tensors[i];
         bnb_state s = state_of(j->o, t);
-        if (!(chosen->chosen[i] ? bnb_plan(j->out, t->name, &s, j->o->normalize, &slots[i], e) : plan_copy(j, i, e)))
+        if (!(chosen->chosen[i] ? bnb_can_name(&j->in, t, e) &&
+                                      bnb_plan(j->out, t->name, &s, j->o->normalize, &slots[i], e)
+                                : plan_copy(j, i, e)))
             return false;
     }
     if (!st_writer_start(j->out, e)) return false;

@@ -243,6 +243,42 @@ static void converts_and_back(void)
     REQUIRE(test_count_files(test_folder()) == 3, "%d files in the folder", test_count_files(test_folder()));
 }
 
+/* A matrix of 64 ones named `name`, and a pair of numbers named `other`. */
+static void write_pair(const char *path, const char *name, const char *other)
+{
+    static const int64_t matrix[] = {4, 16}, pair[] = {2};
+    float data[64];
+    for (int i = 0; i < 64; i++) data[i] = 1;
+    ck_error e = {0};
+    size_t slots[2];
+    st_writer *w = st_writer_new(path);
+    bool good = st_writer_add(w, name, ST_F32, 2, matrix, &slots[0], &e) && st_writer_add(w, other, ST_F32, 1, pair, &slots[1], &e) &&
+                st_writer_start(w, &e) && st_writer_put(w, slots[0], 0, data, sizeof data, &e) &&
+                st_writer_put(w, slots[1], 0, data, 8, &e) && st_writer_commit(w, &e);
+    st_writer_free(w);
+    CU_ASSERT_FATAL(good);
+}
+
+/* Names under which what is written would be read back as something else. */
+static void refuses_names_of_parts(void)
+{
+    static const char *const others[] = {"a.absmax", "a.moments", "a.zero_points", "a.quant_map", "a.nested_absmax", "a.nested_quant_map"};
+    char in[600], out[600];
+    test_folder_empty();
+    snprintf(in, sizeof in, "%s", test_path("in"));
+    snprintf(out, sizeof out, "%s", test_path("out"));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        write_pair(in, "a", others[i]);
+        EXPECT_RUN(1, "would be taken for a part of 'a'", "quantize", in, out, "--format", "int4");
+    }
+    write_pair(in, "", "b");
+    EXPECT_RUN(1, "without a name", "quantize", in, out);
+    REQUIRE(test_count_files(test_folder()) == 1, "%d files in the folder", test_count_files(test_folder()));
+    write_pair(in, "a", "a.bias");
+    EXPECT_RUN(0, "1 matrices in nf4", "quantize", in, out);
+    test_folder_empty();
+}
+
 /* One row of the CSV against a plain computation. */
 static void measures_the_error(void)
 {
@@ -320,16 +356,17 @@ static void measures_synthetic_data(void)
     EXPECT_RUN(0, "uniform [1 x 5]", "error", "--samples", "5", "--normalize", "--formats", "int4");
 }
 
-/* Ctrl-C in the middle: killed by it, and only the input is there. */
-static void interrupt(char *const argv[], const char *about)
+/* Ctrl-C in the middle (or `shrink`, the input, is cut): killed by it, and only the input is there. */
+static void interrupt(char *const argv[], const char *about, const char *shrink)
 {
     pid_t child = start(argv, "/dev/null", "/dev/null");
     struct timespec tick = {.tv_nsec = 1000000};
     for (int i = 0; i < 10000 && test_count_files(test_folder()) < 2; i++) nanosleep(&tick, NULL);
     REQUIRE(test_count_files(test_folder()) == 2, "%s: no temporary file within 10 s", about);
-    REQUIRE(kill(child, SIGINT) == 0, "%s: it was gone already", about);
-    int status = finish(child);
-    REQUIRE(status == -SIGINT, "%s: ended with %d, not by SIGINT", about, status);
+    if (shrink) REQUIRE(truncate(shrink, 4096) == 0, "%s: truncate", about);
+    else REQUIRE(kill(child, SIGINT) == 0, "%s: it was gone already", about);
+    int status = finish(child), want = shrink ? SIGBUS : SIGINT;
+    REQUIRE(status == -want, "%s: ended with %d, not by signal %d", about, status, want);
     REQUIRE(test_count_files(test_folder()) == 1, "%s: %d files in the folder", about, test_count_files(test_folder()));
 }
 
@@ -341,8 +378,9 @@ static void interrupted_without_a_trace(void)
     snprintf(in, sizeof in, "%s", test_path("in"));
     snprintf(out, sizeof out, "%s", test_path("out"));
     write_large(in);
-    interrupt((char *[]){name, quantize, in, out, backend, reference, NULL}, "quantize");
-    interrupt((char *[]){name, error, csv, out, in, backend, reference, NULL}, "error");
+    interrupt((char *[]){name, quantize, in, out, backend, reference, NULL}, "quantize", NULL);
+    interrupt((char *[]){name, error, csv, out, in, backend, reference, NULL}, "error", NULL);
+    interrupt((char *[]){name, quantize, in, out, backend, reference, NULL}, "a file that shrinks", in);
     test_folder_empty();
 }
 
@@ -359,6 +397,7 @@ void test_tool(CU_pSuite suite)
     CU_ADD_TEST(suite, says_how_it_is_used);
     CU_ADD_TEST(suite, fails_in_one_line);
     CU_ADD_TEST(suite, converts_and_back);
+    CU_ADD_TEST(suite, refuses_names_of_parts);
     CU_ADD_TEST(suite, measures_the_error);
     CU_ADD_TEST(suite, measures_synthetic_data);
     CU_ADD_TEST(suite, interrupted_without_a_trace);
