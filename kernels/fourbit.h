@@ -231,6 +231,9 @@ typedef enum fb_weights {
 fb_weights fb_gemm_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype x_dtype);
 fb_weights fb_gemm_dx_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype dy_dtype);
 
+/* A backend may sum codes * x over a block before it scales, or scale dY by absmax before it meets the codes: where
+ * such a product in fp32 is beyond 3.4e38, an output is Inf or NaN though its exact value may be small. */
+
 /* Y [M, N] = X [M, K] * W^T (+ bias [N], in x_dtype; NULL for none). */
 fb_status fb_gemm(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype, const void *bias,
                   void *y, fb_dtype y_dtype);
