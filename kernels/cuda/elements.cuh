@@ -76,7 +76,7 @@ static __device__ __forceinline__ uint32_t fb_raw_word(const float *p, int k, in
 }
 template <class T> static __device__ __forceinline__ uint32_t fb_raw_word(const T *p, int k, int left)
 {
-    const uint16_t *h = (const uint16_t *)p;
+    const volatile uint16_t *h = (const volatile uint16_t *)p; /* or g++ makes one misaligned load of the two */
     return (k < left ? h[k] : 0u) | (k + 1 < left ? (uint32_t)h[k + 1] << 16 : 0u);
 }
 /* The elements from i on, zeros (harmless to every magnitude) past n. */
