@@ -58,7 +58,7 @@
     DTYPES(op, 128, true, 48, 1024, 1, CASE_TEST)         DTYPES(op, 64, false, 17, 2051, 2, CASE_TEST) \
     DTYPES(op, 64, true, 67, 256, 17, CASE_TEST) \
     CASE(op, FB_NF4, 64, true, 203, 300, 9, FB_BF16, CASE_TEST) CASE(op, FB_NF4, 128, false, 100, 70, 600, FB_BF16, CASE_TEST) \
-    CASE(op, FB_NF4, 64, false, 131, 1152, 2, FB_BF16, CASE_TEST) CASE(op, FB_INT4_AFFINE, 32, true, 139, 1056, 1, FB_F32, CASE_TEST) \
+    CASE(op, FB_NF4, 64, false, 67, 4160, 2, FB_BF16, CASE_TEST) CASE(op, FB_INT4_AFFINE, 32, true, 139, 1056, 1, FB_F32, CASE_TEST) \
     MS(op, FB_NF4, 64, false, 40, 320, FB_BF16, CASE_TEST) MS(op, FB_NF4, 64, true, 37, 131, FB_BF16, CASE_TEST) \
     MS(op, FB_FP4, 32, false, 35, 192, FB_F16, CASE_TEST) MS(op, FB_INT4, 128, false, 33, 384, FB_F32, CASE_TEST) \
     MS(op, FB_INT4_AFFINE, 64, true, 34, 208, FB_BF16, CASE_TEST) \
