@@ -8,7 +8,7 @@
  *
  *   v1  fp32: four parameters a thread and step, all loads of two steps in flight
  *       8-bit: a warp is a state's block; codes decoded from, and coded with, tables without bank conflicts (codes8.cuh: 96 KiB, so
- *       one or two blocks of 512 threads stay on a multiprocessor and walk); no GPU has confirmed either
+ *       one or two blocks of 384 threads (512 spilled) stay on a multiprocessor and walk); no GPU has confirmed either
  *
  * make test runs it in the executor; FOURBIT_CUDA=gpu build/validate/test_fourbit --backend cuda --filter adamw on a GPU.
  */
@@ -86,7 +86,7 @@ adamw32_fours(fb_adamw_factors f, int64_t n, Tensors t, float *m_state, float *v
 /* ---- 8-bit state ---------------------------------------------------------------------------------------------- */
 
 /* A warp has one block of 256: lane l the elements 4 l ... and 128 + 4 l ..., so that every stream is whole lines. */
-constexpr int kBlockThreads = 512, kHalves = FB_ADAMW_BLOCK / (4 * FB_WARP);
+constexpr int kBlockThreads = 384, kHalves = FB_ADAMW_BLOCK / (4 * FB_WARP);
 
 /* Tables, in entries of 128 bytes: the values of m's magnitudes (a code's sign is a sign) and of v's codes, the thresholds
  * of both. All values of m would not fit beside the rest into the 99 KiB that a block gets on sm_86, 89 and 120. */
@@ -160,7 +160,7 @@ __device__ __forceinline__ void fill_tables(float *tables)
     });
 }
 
-__global__ void __launch_bounds__(kBlockThreads, 2)
+__global__ void __launch_bounds__(kBlockThreads)
 adamw8_blocks(fb_adamw_factors f, int64_t n, Tensors t, uint8_t *m_codes, float *m_absmax, uint8_t *v_codes, float *v_absmax,
               bool wide_m, bool wide_v, unsigned long long *nonfinite)
 {
