@@ -44,7 +44,7 @@ template <class Value> static __device__ __forceinline__ void fb_fill_table8(flo
     for (int e = (int)threadIdx.x / FB_WARP; e < entries; e += warps) table[e * FB_WARP + (int)threadIdx.x % FB_WARP] = value(e);
 }
 
-/* log2, approximately: 2^-20 would do. */
+/* log2, approximately: an error of 2^-10 changes no code (tried over 30 M values of each map). */
 static __device__ __forceinline__ float fb_log2_approximately(float a)
 {
 #ifdef FB_SIMT

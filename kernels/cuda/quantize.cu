@@ -7,7 +7,7 @@
  *   NF4, FP4     a bucket of y, round(15 y), holds one threshold at most; lane k of the warp keeps bucket k's threshold and
  *                the code below it, two shuffles fetch them, one comparison decides
  *   INT4, affine q = x/s is needed as round(q) only: x * RN(1/s) and one correction by the remainder, which decides every
- *                half as the division does: tried for every mantissa of s and every x near a half (2^23 * 15 * 9 cases)
+ *                half as the division does: tried for every mantissa of s and nine x around every half (2^23 * 16 * 9 cases)
  *   magnitude    an integer maximum over |x|'s bits: NaN and Inf come out on top, and show in the same comparison
  *   codes        change lanes (4 or 8 shuffles for 32 weights), so that each lane stores 16 bytes
  *
