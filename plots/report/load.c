@@ -343,10 +343,26 @@ static bool load_errors(report *r, char *why)
 
 /* ---- resources.txt, counters.txt ----------------------------------------------------------------------------------- */
 
-static bool read_figures(figures *f, char *line, int number, const char *path, char *why)
+/* Columns under heads, as kernels/cuda/resources.txt has them; the first line is the heads. */
+static bool read_columns(figures *f, char *line, int number, const char *path, char *why)
+{
+    char *save, *name = strtok_r(line, " \t", &save), *word;
+    bool heads = f->keys == 0;
+    int n = 0;
+    while (n < KEYS && (word = strtok_r(NULL, " \t", &save))) {
+        if (heads) f->key[f->keys++] = word;
+        else f->line[f->count].value[n] = word;
+        n++;
+    }
+    if (strtok_r(NULL, " \t", &save) || n != f->keys || n == 0) return refuse(why, "%.300s: line %d: %d columns, 1 ... %d or as many as heads are expected", path, number, n + 1, KEYS + 1);
+    if (!heads) f->line[f->count++].name = name;
+    return true;
+}
+
+/* "name key=value key=value", as fourbit-gates prints. */
+static bool read_pairs(figures *f, char *line, int number, const char *path, char *why)
 {
     char *save, *name = strtok_r(line, " \t", &save);
-    if (!name || *name == '#') return true;
     f->line[f->count].name = name;
     for (char *word; (word = strtok_r(NULL, " \t", &save));) {
         char *equals = strchr(word, '=');
@@ -374,8 +390,14 @@ static bool load_figures(const report *r, figures *f, const char *file, char *wh
     f->line = calloc(lines, sizeof *f->line);
     if (!f->line) return refuse(why, "no memory");
     int number = 0;
-    for (char *from = f->text; (line = strtok_r(from, "\r\n", &save)); from = NULL)
-        if (!read_figures(f, line, ++number, path, why)) return false;
+    bool first = true, pairs = false;
+    for (char *from = f->text; (line = strtok_r(from, "\r\n", &save)); from = NULL) {
+        number++;
+        line += strspn(line, " \t");
+        if (!*line || *line == '#') continue;
+        if (first) pairs = strchr(line, '=') != NULL, first = false;
+        if (!(pairs ? read_pairs : read_columns)(f, line, number, path, why)) return false;
+    }
     return true;
 }
 

@@ -15,7 +15,7 @@ static const char usage[] =
     "Of FOLDER it takes what is there, and the page says what is not:\n"
     "  bench.json      from `make bench`               error.csv       quantization error, from `make bench` or `make validate`\n"
     "  plots/*.svg     pictures of either              verdict.json    from `make compare FORMAT=--json=FOLDER/verdict.json`\n"
-    "  resources.txt, counters.txt    lines \"name key=value ...\": registers, spills; executor counters\n"
+    "  resources.txt, counters.txt    registers, spills; executor counters: lines \"name key=value ...\" or columns under heads\n"
     "Options:\n"
     "  --out FILE      where the page goes (FOLDER/report.html); replaced whole or left alone\n"
     "  --verdict FILE  a verdict from elsewhere\n"

@@ -1,6 +1,7 @@
 /* page.c: the page (report.h). What comes from a file goes through html_text; fprintf is for literals and numbers. */
 #include "report.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -356,17 +357,38 @@ static void who(const report *r, const char *op, FILE *to)
     fputs("</dl>\n", to);
 }
 
-static void figures_table(const figures *f, const char *about, const char *op, FILE *to)
+/* Whether a figure's name is a kernel of this operation: "gemm_sm80" and "gemm:1" of gemm, "gemm_dx" and "gemm8" not. */
+static bool is_of(const report *r, const char *name, const char *op)
+{
+    size_t n = strlen(op);
+    if (strncmp(name, op, n) != 0 || isalnum((unsigned char)name[n])) return false;
+    for (int i = 0; i < r->count; i++)
+        if (strlen(r->rows[i].op) > n && strncmp(name, r->rows[i].op, strlen(r->rows[i].op)) == 0) return false;
+    return true;
+}
+
+static bool all_numbers(const figures *f, int key)
+{
+    for (int i = 0; i < f->count; i++) {
+        char *end = "";
+        if (f->line[i].value[key]) strtod(f->line[i].value[key], &end);
+        if (*end) return false;
+    }
+    return true;
+}
+
+/* op: only its kernels; NULL: all. */
+static void figures_table(const report *r, const figures *f, const char *about, const char *op, FILE *to)
 {
     const char *columns[KEYS + 2] = {"Name"};
     char heads[KEYS][64];
-    for (int k = 0; k < f->keys; k++) snprintf(heads[k], sizeof heads[k], "#%.60s", f->key[k]), columns[k + 1] = heads[k];
+    for (int k = 0; k < f->keys; k++) snprintf(heads[k], sizeof heads[k], "%s%.60s", all_numbers(f, k) ? "#" : "", f->key[k]), columns[k + 1] = heads[k];
     table_begin(to, about, columns);
     for (int i = 0; i < f->count; i++) {
-        if (op && !strstr(f->line[i].name, op)) continue;
+        if (op && !is_of(r, f->line[i].name, op)) continue;
         fputs("<tr>", to);
         cell(to, "mono", f->line[i].name);
-        for (int k = 0; k < f->keys; k++) cell(to, "n", f->line[i].value[k] ? f->line[i].value[k] : "");
+        for (int k = 0; k < f->keys; k++) cell(to, *columns[k + 1] == '#' ? "n" : "mono", f->line[i].value[k] ? f->line[i].value[k] : "");
         fputs("</tr>\n", to);
     }
     table_end(to);
@@ -397,10 +419,10 @@ static void operation(const report *r, int first, FILE *to)
         if (strcmp(r->rows[i].op, op) == 0) row_cells(r, &r->rows[i], flops, sqnr, to);
     table_end(to);
     who(r, op, to);
-    for (int i = 0; i < r->resources.count; i++) has_resources = has_resources || strstr(r->resources.line[i].name, op);
+    for (int i = 0; i < r->resources.count; i++) has_resources = has_resources || is_of(r, r->resources.line[i].name, op);
     if (has_resources) {
         fputs("<h3>Resources of its kernels</h3>\n", to);
-        figures_table(&r->resources, "resources", op, to);
+        figures_table(r, &r->resources, "resources", op, to);
     }
     fputs("</section>\n", to);
 }
@@ -490,11 +512,11 @@ static void errors(const report *r, FILE *to)
     fputs("</section>\n", to);
 }
 
-static void whole_figures(const figures *f, const char *id, const char *title, const char *about, FILE *to)
+static void whole_figures(const report *r, const figures *f, const char *id, const char *title, const char *about, FILE *to)
 {
     if (!f->count) return;
     fprintf(to, "<section id=\"%s\"><h2>%s</h2>\n<p>%s</p>\n", id, title, about);
-    figures_table(f, id, NULL, to);
+    figures_table(r, f, id, NULL, to);
     fputs("</section>\n", to);
 }
 
@@ -536,8 +558,8 @@ void page_write(const report *r, const char *title, FILE *to)
     for (int i = 0; i < r->count; i++)
         if (is_first(r, i, false)) operation(r, i, to);
     if (r->error_count) errors(r, to);
-    whole_figures(&r->resources, "resources", "Resources", "What the compiler gave each kernel.", to);
-    whole_figures(&r->counters, "counters", "Executor counters", "What the SIMT executor counted in each launch; the same in every run.", to);
+    whole_figures(r, &r->resources, "resources", "Resources", "What the compiler gave each kernel.", to);
+    whole_figures(r, &r->counters, "counters", "Executor counters", "What the SIMT executor counted in each launch; the same in every run.", to);
     if (r->bench) provenance(r, to);
     fputs("<footer>Made by fourbit-report. What the figures mean: bench/README.md.</footer>\n</main>\n<script>\n", to);
     fprintf(to, "%s</script>\n</body></html>\n", page_js);

@@ -39,7 +39,7 @@ typedef struct error_row {
     double block, double_quant, bits, mse, mae, max_abs, sqnr, mse_expected;
 } error_row;
 
-typedef struct figures { /* "name key=value key=value" lines */
+typedef struct figures { /* "name key=value key=value" lines, or columns under heads */
     char *text;
     struct { const char *name, *value[KEYS]; } *line;
     const char *key[KEYS];

@@ -189,7 +189,7 @@ static void whole_page(void)
     copy_testdata();
     write_text("r/verdict.json", "{\"verdict\": \"regression\", \"threshold\": 0.03, \"rows\": [{\"name\": \"dequantize/cpu/nf4/b32/4096x4096\", \"verdict\": \"SLOWER\", "
                                  "\"ratio\": 1.25, \"interval_95\": [1.2, 1.3], \"base_us\": 10, \"new_us\": 12.5, \"why\": \"a <reason>\"}]}\n");
-    write_text("r/resources.txt", "# ptxas\ngemm_sm80:nf4 registers=128 spill=0\nquantize:nf4 registers=40\n");
+    write_text("r/resources.txt", "# ptxas\ngemm_sm80:nf4 registers=128 spill=0\nquantize:nf4 registers=40\n\n");
     char *page = expect_page("r");
     expect_sound(page);
     static const char *const words[] = {"SLOWER", "+25.0 %", "a &lt;reason&gt;", "id='p1-dot'", "id='p2-dot'", "#p1-dot", "url(#p2-clip)", "registers", "bitsandbytes-cpu",
@@ -203,6 +203,21 @@ static void whole_page(void)
     char *again = expect_page("r");
     CU_ASSERT_STRING_EQUAL(page, again);
     free(page), free(again);
+}
+
+/* Columns under heads; a kernel stands under its own operation only. */
+static void resources_by_operation(void)
+{
+    fresh();
+    write_text("r/bench.json", CONTEXT ROW("gemm/cpu/nf4/b64/M1_N1_K1", "") "," ROW("gemm_dx/cpu/nf4/b64/M1_N1_K1", "") "," ROW("quantize/cpu/nf4/b64/1x1", "") "]}");
+    write_text("r/resources.txt", "# made by a test\nfile kernel sm_80\ngemm_sm80 first<1> 128\ngemm_dx second 64\ndequantize third 32\n");
+    char *page = expect_page("r");
+    expect_sound(page);
+    char *gemm = strstr(page, "<h2>gemm</h2>"), *dx = strstr(page, "<h2>gemm_dx</h2>"), *quantize = strstr(page, "<h2>quantize</h2>"), *all = strstr(page, "<h2>Resources</h2>");
+    CU_ASSERT_FATAL(gemm && dx && quantize && all);
+    char *first = strstr(gemm, "first&lt;1&gt;"), *second = strstr(gemm, ">second<"), *third = strstr(gemm, ">third<");
+    CU_ASSERT(first && first < dx && second > dx && second < quantize && third > all);
+    free(page);
 }
 
 static void missing_parts(void)
@@ -280,7 +295,9 @@ static void broken_files(void)
         {"error.csv", "tensor,format,block_size,double_quant,bits_per_weight,mse,mae,max_abs,sqnr_db,mse_expected\na,nf4,64,0,4.5,nan,1,1,1,1\n", "line 2"},
         {"error.csv", "tensor,format,block_size,double_quant,bits_per_weight,mse,mae,max_abs,sqnr_db,mse_expected\na,nf4,64\n", "line 2"},
         {"error.csv", "tensor,format,block_size,double_quant,bits_per_weight,mse,mae,max_abs,sqnr_db,mse_expected\n\"a,nf4,64,0,4.5,1,1,1,1,1\n", "line 2"},
-        {"resources.txt", "gemm registers\n", "\"registers\" is not key=value"},
+        {"resources.txt", "gemm registers=3 spills\n", "\"spills\" is not key=value"},
+        {"resources.txt", "file registers\n# x\ngemm 3 4\n", "line 3: 3 columns"},
+        {"counters.txt", "gemm\n", "line 1: 1 columns"},
         {"plots/one.svg", "<html></html>", "element <html>"},
         {"plots/one.svg", "<svg>", "<svg> is not closed"},
         {"plots/one.svg", "", "no <svg>"},
@@ -396,7 +413,7 @@ static void checker(void)
 int main(void)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        {"checker", checker},           {"whole_page", whole_page},     {"missing_parts", missing_parts},             {"hostile_text", hostile_text},
+        {"checker", checker},           {"whole_page", whole_page},     {"resources_by_operation", resources_by_operation},     {"missing_parts", missing_parts},             {"hostile_text", hostile_text},
         {"broken_files", broken_files}, {"large_run", large_run}, {"whole_or_not_at_all", whole_or_not_at_all}, {"usage", usage}};
     if (!mkdtemp(scratch) || CU_initialize_registry() != CUE_SUCCESS) return perror(scratch), 2;
     CU_pSuite suite = CU_add_suite("report", NULL, NULL);
