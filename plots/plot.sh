@@ -81,6 +81,10 @@ read_error_csv() {
                 if (tolower(value) ~ /^-?nan$/) value = "NaN"
                 if (column != 4 && value != "NaN" && tolower(value) !~ /^-?inf$/ && value !~ /^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$/)
                     bad("field " column " is \"" value "\", not a number")
+                if (column >= 2 && column <= 11 && value ~ /^-/) bad("field " column " is \"" value "\": below 0")
+                infinite = tolower(value) ~ /inf/ || value + 0 > 1e300 || value + 0 < -1e300
+                if (column >= 9 && infinite) value = "NaN" # weights beyond fp32 once decoded: no point to draw
+                if (column >= 5 && column <= 8 && (infinite || value == "NaN")) bad("field " column " is \"" value "\", not a finite number")
                 line = line OFS value
             }
             print line

@@ -153,6 +153,8 @@ static row_kind classify(const char *path, const json_t *row, size_t index, case
         const json_t *value = json_object_get(row, counters[i]);
         if (value && !json_is_number(value))
             return fail("%s: benchmarks[%zu] (%s): \"%s\" is not a number", path, index, name, counters[i]), ROW_BAD;
+        if (value && json_number_value(value) < 0)
+            return fail("%s: benchmarks[%zu] (%s): \"%s\" is negative", path, index, name, counters[i]), ROW_BAD;
     }
     return ROW_GOOD;
 }
@@ -178,6 +180,7 @@ static int check_rows(const char *path, const json_t *rows, peer_list *peers, ta
             if (strncmp(key, "x_", 2) != 0) continue;
             if (!json_is_number(value) || strpbrk(key, " \t\r\n"))
                 return fail("%s: benchmarks[%zu]: \"%s\" is not a number, or its key has a blank", path, index, key);
+            if (json_number_value(value) < 0) return fail("%s: benchmarks[%zu]: \"%s\" is negative", path, index, key);
             if (!add_peer(peers, key)) return fail("%s: out of memory", path);
         }
     }

@@ -20,7 +20,7 @@ END {
     plain = ordered(plain, order)
     count = split(plain, name, " ")
     for (i = 1; i <= count; i++) if (!index(" " expected " ", " " name[i] " ")) joined = with_word(joined, name[i])
-    for (key in nested_mse) if (key in mse && mse[key] > 0) {
+    for (key in nested_mse) if (is_number(nested_mse[key]) && key in mse && is_number(mse[key]) && mse[key] > 0) {
         change = 100 * (nested_mse[key] / mse[key] - 1)
         if (compared++ == 0 || change > worst) worst = change
     }

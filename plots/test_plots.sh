@@ -69,6 +69,10 @@ sed -n '1p; 2s/^gaussian/"a ""name"", with\n commas"/p; s/^gaussian,[0-9]*,[0-9]
 check "a checkpoint's table: TOTAL without a shape, names in quotes" run 0 error "$work/total.csv" "$work/g"
 check "is drawn" larger "$work/g/error-bits-TOTAL.svg" 8000
 
+awk -F, -v OFS=, 'NR > 1 && $4 == "int4-affine" { $9 = $10 = $11 = "inf"; $12 = "-inf" } { print }' "$data/error.csv" > "$work/overflow.csv"
+check "weights that overflow once decoded: no points, and no error" run 0 error "$work/overflow.csv" "$work/h"
+check "is drawn" larger "$work/h/error-block-size-gaussian.svg" 8000
+
 # ---- part of a run: what can be drawn is, the rest is named ------------------------------
 filtered() { sed -E "/\"name\": \"$1/d; s/^(.*\"x_.*), \"x_[^}]*\}/\1}/" "$data/bench.json" | sed -z 's/},\n\]/}\n]/' > "$work/part.json"; }
 filtered "(gemm|gemm_dx)\/"
@@ -106,6 +110,9 @@ check "says so" says "not a benchmark run"
 sed -E '0,/"p50_us": [0-9.]+/s//"p50_us": "fast"/' "$data/bench.json" > "$work/word.json"
 check "a counter that is a word" run 2 bench "$work/word.json" "$work/f"
 check "names the counter" says '"p50_us" is not a number'
+sed -E '0,/"p50_us": [0-9.]+/s//"p50_us": -5/' "$data/bench.json" > "$work/below.json"
+check "a time below 0" run 2 bench "$work/below.json" "$work/f"
+check "names it" says '"p50_us" is negative'
 check "missing JSON" run 2 bench "$work/nowhere.json" "$work/f"
 check "names itself" says "nowhere.json"
 check "missing CSV" run 2 error "$work/nowhere.csv" "$work/f"
@@ -114,6 +121,12 @@ check "a folder with neither" run 2 all "$data/.." "$work/f"
 sed '5s/,[0-9.]*,/,abc,/' "$data/error.csv" > "$work/bad.csv"
 check "a CSV with a word for a number" run 2 error "$work/bad.csv" "$work/f"
 check "names the line" says "bad.csv: line 5"
+awk -F, -v OFS=, 'NR == 4 { $9 = "-1" } { print }' "$data/error.csv" > "$work/below.csv"
+check "a CSV with an error below 0" run 2 error "$work/below.csv" "$work/f"
+check "names the field" says 'below.csv: line 4: field 9 is "-1": below 0'
+awk -F, -v OFS=, 'NR == 4 { $7 = "inf" } { print }' "$data/error.csv" > "$work/infinite.csv"
+check "a CSV with infinite bits" run 2 error "$work/infinite.csv" "$work/f"
+check "names the field" says 'line 4: field 7 is "inf", not a finite number'
 head -c 3000 "$data/error.csv" | sed '$s/,[^,]*,[^,]*$//' > "$work/short.csv"
 check "a CSV cut in a line" run 2 error "$work/short.csv" "$work/f"
 check "names what is wrong" says "fields, not 14"
