@@ -7,7 +7,7 @@
  *     FOURBIT_PLUGIN=my.so build/bin/fourbit-bench --backends cpu,plugin
  *
  * What the table leaves NULL, and what its `supports` declines, the reference does: slow, and right. So a plugin
- * begins with one operation and one format. A whole example of 60 lines: validate/plugin_example/dequantize.c
+ * begins with one operation and one format. A whole example of 42 lines: validate/plugin_example/dequantize.c
  *
  *     static const fb_plugin plugin = {FB_PLUGIN_HEADER, .name = "mine", .dequantize = my_dequantize};
  *     FB_PLUGIN_EXPORT const fb_plugin *fourbit_plugin(void) { return &plugin; }
