@@ -463,7 +463,7 @@ static void verdict(const report *r, FILE *to)
     html_text(to, json_is_string(base) ? json_string_value(base) : "?");
     fputs(", new ", to);
     html_text(to, json_is_string(now) ? json_string_value(now) : "?");
-    fprintf(to, "; %s, threshold %.3g %%.</p>\n<p>", json_is_true(json_object_get(r->verdict, "paired")) ? "interleaved rounds, paired" : "two separate runs",
+    fprintf(to, "; %s, threshold %.3g %%.</p>\n<p class=\"lines\">", json_is_true(json_object_get(r->verdict, "paired")) ? "interleaved rounds, paired" : "two separate runs",
             100 * json_number_value(json_object_get(r->verdict, "threshold")));
     html_text(to, said ? said : "");
     fputs("</p>\n", to);
