@@ -15,6 +15,8 @@ static const char usage[] =
     "  --threads N           for ours and the peers (default: every core)\n"
     "  --peers DIR           what `make peers` fetched (build/peers); --peers none: do not look\n"
     "  --alone               time ours only: no peers, no ceilings (the rounds of scripts/ab.sh)\n"
+    "  --turns IN,OUT,N      take N rounds of each case in turn with another process: read a byte from file descriptor IN\n"
+    "                        before a round, write one to OUT after it\n"
     "  --list                print the names of the cases and stop\n"
     "  --help\n"
     "Ctrl-C ends it after the sample in progress; what is done is written. bench/README.md says what the figures mean.\n"
@@ -63,8 +65,8 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"profile", required_argument, NULL, 'p'}, {"backends", required_argument, NULL, 'b'}, {"filter", required_argument, NULL, 'f'},
         {"out", required_argument, NULL, 'o'},     {"threads", required_argument, NULL, 't'},  {"peers", required_argument, NULL, 'P'},
-        {"alone", no_argument, NULL, 'a'},         {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0}};
+        {"turns", required_argument, NULL, 'T'},   {"alone", no_argument, NULL, 'a'},          {"list", no_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
     char server[4096], *rest;
     server_path(server, sizeof server);
     run_options o = {.folder = "build/results/bench", .peers = "build/peers", .peer_server = server, .ops = &bench_library,
@@ -85,6 +87,13 @@ int main(int argc, char **argv)
         case 'f': o.filter = *optarg ? optarg : NULL; break;
         case 'o': o.folder = optarg; break;
         case 'P': o.peers = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
+        case 'T': {
+            int in, out, rounds, end = 0;
+            if (sscanf(optarg, "%d,%d,%d%n", &in, &out, &rounds, &end) != 3 || optarg[end] || in < 0 || out < 0 || rounds < 1)
+                return bad("turns", optarg, "IN,OUT,ROUNDS");
+            timing_take_turns(in, out, rounds);
+            break;
+        }
         case 'a': o.alone = true; break;
         case 'l': o.list = true; break;
         case 'h': fputs(usage, stdout); return RUN_OK;
@@ -96,5 +105,8 @@ int main(int argc, char **argv)
         return RUN_USAGE;
     }
     catch_signals();
-    return bench_run(&o, &stopped);
+    int status = bench_run(&o, &stopped);
+    if (!timing_lost_turn()) return status;
+    fprintf(stderr, "fourbit-bench: --turns: the other process is gone: these times were not taken in turn\n");
+    return RUN_INTERRUPTED;
 }

@@ -2,6 +2,7 @@
 #include "bench/timing.h"
 
 #include <math.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,21 +97,64 @@ static void prepare(contender *c, const stop_rule *rule, bool cold)
     c->calls = calls < 1 ? 1 : calls > 1e5 ? 100000 : (int)calls;
 }
 
+/* ---- turns ---------------------------------------------------------------------------------- */
+
+static struct {
+    bool on, lost;
+    int in, out, rounds;
+} turns;
+
+void timing_take_turns(int in, int out, int rounds)
+{
+    turns.on = true, turns.lost = false;
+    turns.in = in, turns.out = out, turns.rounds = rounds;
+}
+
+bool timing_lost_turn(void) { return turns.lost; }
+
+static void wait_for_turn(const volatile sig_atomic_t *stop)
+{
+    char token;
+    struct pollfd in = {.fd = turns.in, .events = POLLIN};
+    if (!turns.on || turns.lost) return;
+    for (int seconds = 0; seconds < 120 && !*stop; seconds++) {
+        int ready = poll(&in, 1, 1000);
+        if (ready > 0) {
+            turns.lost = read(turns.in, &token, 1) != 1;
+            return;
+        }
+    }
+    turns.lost = !*stop;
+}
+
+static void pass_turn(void)
+{
+    if (turns.on && !turns.lost) turns.lost = write(turns.out, "t", 1) != 1;
+}
+
 int timing_rounds(contender *contenders, int count, const stop_rule *rule, bool cold, const volatile sig_atomic_t *stop)
 {
     double start = timing_now();
+    stop_rule fixed = *rule;
+    if (turns.on) {
+        fixed.floor = fixed.ceiling = turns.rounds < rule->ceiling ? turns.rounds : rule->ceiling;
+        fixed.hard_seconds = INFINITY;
+        rule = &fixed;
+    }
     for (int i = 0; i < count && !*stop; i++)
         if (!contenders[i].failed) prepare(&contenders[i], rule, cold);
     int rounds = 0, alive = 1;
     while (alive && !*stop && !timing_enough(contenders, count, rule, rounds, timing_now() - start)) {
         timing_span spans[count];
         alive = 0;
+        wait_for_turn(stop);
         for (int i = 0; i < count && !*stop; i++) {
             contender *c = &contenders[i];
             if (c->failed) continue;
             if (!c->run(c->self, c->calls, cold, &spans[i], c->why)) fail(c);
             else alive++;
         }
+        pass_turn();
         if (*stop) break;
         for (int i = 0; i < count; i++) {
             contender *c = &contenders[i];

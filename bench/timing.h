@@ -63,6 +63,13 @@ typedef struct stop_rule {
  * short counts for no one). walls have room for rule->ceiling. Returns rounds. */
 int timing_rounds(contender *contenders, int count, const stop_rule *rule, bool cold, const volatile sig_atomic_t *stop);
 
+/* Two processes that time the same cases take their rounds in turn: each round of timing_rounds begins by reading a
+ * byte from in and ends by writing one to out, whichever process was given the first byte begins. Every case then has
+ * exactly `rounds` rounds (or its rule's ceiling, if that is less), so that round i of one stands beside round i of
+ * the other, milliseconds apart. On a machine whose speed changes from second to second nothing coarser sees 5 %. */
+void timing_take_turns(int in, int out, int rounds);
+bool timing_lost_turn(void); /* the other process was gone, or did not pass the turn for two minutes: timing went on alone */
+
 /* What decides whether another round is taken; apart so that it can be tested. */
 bool timing_enough(const contender *contenders, int count, const stop_rule *rule, int rounds, double elapsed);
 

@@ -26,6 +26,7 @@ typedef struct timed_row {
     const char *failed;        /* NULL, or why it was not timed: "FAILED: ..." or "skipped: ..." */
     double median, p10, p90;   /* us; p10 = p90 = 0 when the file has none */
     double *samples;           /* us, sorted; NULL when the file has none */
+    double *in_order;          /* the same as they were taken */
     int count;
     const json_t *json;
 } timed_row;
@@ -80,6 +81,7 @@ typedef struct rules {
     unsigned allow;
     double threshold; /* 0.03: a change of 3 % matters; 0: paired_threshold or separate_threshold */
     double alpha;     /* 0.05, for all rows together */
+    bool turns;       /* sample i of a round's base was taken right beside sample i of its new run */
 } rules;
 extern const double paired_threshold, separate_threshold;
 
@@ -95,7 +97,7 @@ typedef struct row_result {
 } row_result;
 
 typedef struct comparison {
-    bool paired;
+    bool paired, turns;
     double threshold, alpha;
     row_result *rows;
     int count, of[VERDICT_COUNT];

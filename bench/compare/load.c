@@ -59,6 +59,9 @@ static bool read_samples(timed_row *row, const char *text, char *why)
         row->samples[row->count++] = v;
         while (*rest == ' ') rest++;
     }
+    row->in_order = row->count ? malloc((size_t)row->count * sizeof *row->in_order) : NULL;
+    if (row->count && !row->in_order) return refuse(why, "no memory");
+    if (row->count) memcpy(row->in_order, row->samples, (size_t)row->count * sizeof *row->samples);
     if (row->count) qsort(row->samples, (size_t)row->count, sizeof *row->samples, by_value);
     return true;
 }
@@ -192,7 +195,10 @@ bool side_load(side *s, const char *path, char why[WHY])
 void side_free(side *s)
 {
     for (int i = 0; i < s->rounds; i++) {
-        for (int j = 0; j < s->files[i].count; j++) free(s->files[i].rows[j].samples);
+        for (int j = 0; j < s->files[i].count; j++) {
+            free(s->files[i].rows[j].samples);
+            free(s->files[i].rows[j].in_order);
+        }
         free(s->files[i].rows);
         json_decref(s->files[i].root);
     }

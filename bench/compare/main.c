@@ -18,6 +18,7 @@ static const char usage[] =
     "                      missing  rows of BASE that NEW has not\n"
     "  --threshold PCT     a change of the median that matters (3 for rounds, 10 for two separate runs)\n"
     "  --alpha P           chance of any wrong SLOWER or faster in a whole comparison (0.05)\n"
+    "  --turns             the samples of a round were taken in turn too (fourbit-bench --turns): they are paired one by one\n"
     "  --changes           table without the rows that are the same\n"
     "  --json[=FILE] --markdown[=FILE] --junit[=FILE] --tracking[=FILE]\n"
     "                      also write the result so; without FILE to standard output, in the table's place\n"
@@ -107,13 +108,14 @@ static bool parse(request *q, int argc, char **argv, int *status)
     static const struct option options[] = {
         {"json", optional_argument, NULL, 0},        {"markdown", optional_argument, NULL, 1}, {"junit", optional_argument, NULL, 2},
         {"tracking", optional_argument, NULL, 3},    {"allow", required_argument, NULL, 'a'},  {"threshold", required_argument, NULL, 't'},
-        {"alpha", required_argument, NULL, 'p'},     {"changes", no_argument, NULL, 'c'},      {"help", no_argument, NULL, 'h'},
+        {"alpha", required_argument, NULL, 'p'},     {"turns", no_argument, NULL, 'T'},          {"changes", no_argument, NULL, 'c'},      {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     char text[WHY];
     *status = COMPARE_CANNOT;
     for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (o >= 0 && o < FORMATS) q->wanted[o] = true, q->file[o] = optarg;
         else if (o == 'c') q->changes = true;
+        else if (o == 'T') q->r.turns = true;
         else if (o == 'h') return fputs(usage, stdout), *status = 0, false;
         else if (o == 'a' && !allow_parse(optarg, &q->r.allow)) {
             snprintf(text, sizeof text, "--allow %.100s: the words are %s", optarg, allow_words());

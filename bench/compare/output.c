@@ -50,7 +50,7 @@ void write_table(const comparison *c, bool changes_only, FILE *to)
         if ((int)strlen(c->rows[i].name) > width) width = (int)strlen(c->rows[i].name);
     fprintf(to, "base %s (%s)\nnew  %s (%s)\n%s, threshold %.3g %%, alpha %.3g for all rows together\n\n",
             context_of(c->base, "commit"), context_of(c->base, "date"), context_of(c->now, "commit"), context_of(c->now, "date"),
-            c->paired ? "interleaved rounds, paired" : "two separate runs", 100 * c->threshold, c->alpha);
+            c->turns ? "rounds with samples in turn, paired" : c->paired ? "interleaved rounds, paired" : "two separate runs", 100 * c->threshold, c->alpha);
     fprintf(to, "%-12s %-*s %12s %12s %9s %17s %8s %4s\n", "verdict", width, "row", "base us", "new us", "change", "95 % interval", "p", "n");
     for (int v = 0; v < VERDICT_COUNT; v++)
         for (int i = 0; i < c->count; i++) {
