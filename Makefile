@@ -115,9 +115,7 @@ train: ## (not built yet) the QLoRA training loop
 	$(call later,the training loop is not built yet; it will live in validate/train/)
 train-experiment: ## (not built yet) formats compared by fine-tuning
 	$(call later,the training loop is not built yet; it will live in validate/train/)
-gpu-report: ## (not built yet) everything on a machine with a GPU
-	$(call later,the CUDA backend is not built yet)
 
-.PHONY: help all lib test run-tests sanitize install lint clean train train-experiment gpu-report
+.PHONY: help all lib test run-tests sanitize install lint clean train train-experiment
 run-tests: $(TESTS)
 	@scripts/run-tests.sh $(TESTS)

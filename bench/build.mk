@@ -60,4 +60,4 @@ run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fou
 	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \
 	    bench/run.sh
 
--include bench/compare/build.mk
+-include bench/gpu.mk bench/compare/build.mk

@@ -24,7 +24,6 @@ enum {
 struct peer_process {
     pid_t pid; /* 0: not running */
     int fd, threads;
-    fb_case c;
     char server[4096], library[4096];
 };
 
@@ -148,26 +147,32 @@ bool peer_does(const fb_case *c, char why[TIMING_WHY])
     return !no;
 }
 
-bool peer_setup(peer_process *p, const work *w, char how[TIMING_WHY], bool *fused, char why[TIMING_WHY])
+bool peer_setup_parts(peer_process *p, peer_request *request, const peer_part *parts, int count, char how[TIMING_WHY], bool *fused,
+                      char why[TIMING_WHY])
 {
     peer_reply reply;
     if (p->pid <= 0 && (!start(p, why) || !answer(p, &reply, why))) return false;
-    const fb_matrix_sizes *s = &w->sizes;
-    const fb_case *c = &w->c;
-    p->c = *c;
-    size_t na = c->op == FB_OP_DEQUANTIZE ? 0 : (size_t)(c->m * (c->op == FB_OP_GEMM ? c->cols : c->rows)) * sizeof(float);
-    struct { const void *data; size_t bytes; } parts[] = {
-        {w->w.codes, s->codes},                 {w->w.absmax, s->absmax},               {w->w.absmax_codes, s->absmax_codes},
-        {w->w.nested_absmax, s->nested_absmax}, {w->w.nested_offset, s->nested_offset}, {w->a_f32, na}};
-    peer_request request = {.verb = PEER_SETUP, .c = *c, .threads = p->threads};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) request.payload += parts[i].bytes;
-    bool sent = peer_write(p->fd, &request, sizeof request);
-    for (size_t i = 0; sent && i < sizeof parts / sizeof *parts; i++) sent = peer_write(p->fd, parts[i].data, parts[i].bytes);
+    request->verb = PEER_SETUP, request->threads = p->threads, request->payload = 0;
+    for (int i = 0; i < count; i++) request->payload += parts[i].bytes;
+    bool sent = peer_write(p->fd, request, sizeof *request);
+    for (int i = 0; sent && i < count; i++) sent = peer_write(p->fd, parts[i].data, parts[i].bytes);
     if (!sent) return lost(p, false, why);
     if (!answer(p, &reply, why)) return false;
     snprintf(how, TIMING_WHY, "%s", reply.text);
     *fused = reply.fused;
     return true;
+}
+
+bool peer_setup(peer_process *p, const work *w, char how[TIMING_WHY], bool *fused, char why[TIMING_WHY])
+{
+    const fb_matrix_sizes *s = &w->sizes;
+    const fb_case *c = &w->c;
+    size_t na = c->op == FB_OP_DEQUANTIZE ? 0 : (size_t)(c->m * (c->op == FB_OP_GEMM ? c->cols : c->rows)) * sizeof(float);
+    const peer_part parts[] = {
+        {w->w.codes, s->codes},                 {w->w.absmax, s->absmax},               {w->w.absmax_codes, s->absmax_codes},
+        {w->w.nested_absmax, s->nested_absmax}, {w->w.nested_offset, s->nested_offset}, {w->a_f32, na}};
+    peer_request request = {.c = *c};
+    return peer_setup_parts(p, &request, parts, (int)(sizeof parts / sizeof *parts), how, fused, why);
 }
 
 static bool ask(peer_process *p, const peer_request *request, peer_reply *reply, char *why)

@@ -3,8 +3,7 @@
 #ifndef FOURBIT_BENCH_PEER_PROTOCOL_H
 #define FOURBIT_BENCH_PEER_PROTOCOL_H
 
-#include "bench/timing.h"
-#include "validate/cases.h"
+#include "bench/gpu_job.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -12,14 +11,16 @@
 enum { PEER_FD = 3 };
 
 typedef enum peer_verb {
-    PEER_SETUP = 1, /* payload: codes; absmax, or absmax_codes, nested_absmax, nested_offset; activations fp32 */
+    PEER_SETUP = 1, /* payload: codes; absmax, or absmax_codes, nested_absmax, nested_offset; activations fp32.
+                       A GPU's: the initial contents of every role that has any, in their order */
     PEER_RUN,
-    PEER_RESULT     /* replies with the output */
+    PEER_RESULT     /* replies with the output (a GPU's: every role that is written and that the peer has, in their order) */
 } peer_verb;
 
 typedef struct peer_request {
     peer_verb verb;
-    fb_case c;
+    fb_case c;  /* fourbit-peer */
+    gpu_case g; /* fourbit-gpu-peer */
     int threads, calls;
     bool cold;
     uint64_t payload;
@@ -43,5 +44,17 @@ static inline bool peer_write(int fd, const void *data, size_t bytes)
     }
     return true;
 }
+
+/* Part of a PEER_SETUP's payload. */
+typedef struct peer_part {
+    const void *data;
+    size_t bytes;
+} peer_part;
+
+/* peer_client.c: sends request and payload (request->payload is set here) to a process that is started anew if it has
+ * ended; how and fused are its answer. */
+struct peer_process;
+bool peer_setup_parts(struct peer_process *p, peer_request *request, const peer_part *parts, int count, char how[TIMING_WHY], bool *fused,
+                      char why[TIMING_WHY]);
 
 #endif

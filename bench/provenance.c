@@ -1,6 +1,5 @@
 /* provenance.c: on what and from what the figures were made. Values are strings, as Google Benchmark's own
  * custom context is. */
-#include "bench/peers.h"
 #include "bench/results.h"
 
 #include "commit.h" /* generated: BENCH_COMMIT */
@@ -109,6 +108,5 @@ json_t *provenance(int threads)
     provenance_set(context, "cflags", "%s", BENCH_CFLAGS);
     provenance_set(context, "commit", "%s", BENCH_COMMIT);
     provenance_set(context, "fourbit_version", "%s", FB_VERSION);
-    provenance_set(context, "openblas", "%s", openblas_version());
     return context;
 }

@@ -108,6 +108,8 @@ static void play(gb_state *state, void *user)
     if (row->stats.samples >= 6) gb_counter(state, "spread_pct", 100 * row->stats.spread, GB_PLAIN);
     gb_counter(state, "bits_per_weight", row->bits_per_weight, GB_PLAIN);
     gb_counter(state, "cold", !row->hot, GB_PLAIN);
+    if (row->sm_clock_max > 0) gb_counter(state, "sm_clock_min_MHz", row->sm_clock_min, GB_PLAIN);
+    if (row->sm_clock_max > 0) gb_counter(state, "sm_clock_max_MHz", row->sm_clock_max, GB_PLAIN);
     for (int i = 0; i < row->ratios; i++) {
         char name[48];
         snprintf(name, sizeof name, "x_%s", row->ratio[i].peer);

@@ -27,6 +27,7 @@ typedef struct bench_row {
     bool hashed;
     uint64_t output_hash;    /* FNV-1a of what the operation wrote */
     double cpu_seconds;      /* processor time of a call, mean */
+    double sm_clock_min, sm_clock_max; /* GPU: MHz while it was timed; 0: not read */
     work_cost cost;
     double bits_per_weight;
     bool hot;
@@ -58,7 +59,7 @@ void results_table(const results *r, FILE *to);
 
 /* ---- provenance.c --------------------------------------------------------------------- */
 
-/* CPU, caches, memory, kernel, compiler, flags, commit, OpenBLAS. */
+/* CPU, caches, memory, kernel, compiler, flags, commit. */
 json_t *provenance(int threads);
 void provenance_set(json_t *context, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -366,7 +366,7 @@ static bool choose_backends(runner *n)
         fb_context_init(&ctx, (fb_backend)b);
         if (n->o->backends ? !(n->o->backends >> b & 1) : b == FB_BACKEND_PLUGIN && !(plugin && *plugin)) continue;
         if (b == FB_BACKEND_CUDA) /* its pointers are the device's and its calls return before the work is done */
-            snprintf(ctx.message, sizeof ctx.message, "this benchmark cannot time a device yet (device buffers and events are missing)");
+            snprintf(ctx.message, sizeof ctx.message, "fourbit-gpu times it (make gpu-report)");
         else if (fb_backend_available(&ctx) == FB_OK) n->backends |= 1u << b;
         if (!(n->backends >> b & 1)) fprintf(n->o->progress, "skipped: backend %s: %s\n", fb_backend_name((fb_backend)b), ctx.message);
         /* Who names a plugin wants it timed: a run without it would look like success. */
@@ -423,6 +423,7 @@ int bench_run(const run_options *options, const volatile sig_atomic_t *stop)
         fprintf(stderr, "fourbit-bench: --out: %s\n", why);
     } else {
         n.r.context = provenance(n.threads);
+        provenance_set(n.r.context, "openblas", "%s", openblas_version());
         openblas_set_threads(n.threads);
         warn_if_busy(&n);
         if (!options->alone) start_peers(&n);

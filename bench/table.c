@@ -101,10 +101,11 @@ void results_table(const results *r, FILE *to)
     fprintf(to, "\n");
     skips(r, to);
     fprintf(to, "x: the peer's median over ours, timed in the same rounds; above 1 ours is faster. Caches cold, except /hot.\n");
-    fprintf(to, "ceilings: copy %.1f GB/s (%s), read %.1f GB/s, sgemm %.3f TFLOP/s, fp32 registers %.3f, bf16 registers %.3f (%s)\n",
-            r->ceilings.copy_bw * 1e-9, r->ceilings.copy_by ? r->ceilings.copy_by : "not measured", r->ceilings.read_bw * 1e-9,
-            r->ceilings.fp32_gemm * 1e-12, r->ceilings.fma_peak * 1e-12, r->ceilings.bf16_peak * 1e-12,
-            r->ceilings.bf16_by ? r->ceilings.bf16_by : "not measured");
+    const ceilings *c = &r->ceilings;
+    fprintf(to, "ceilings: copy %.1f GB/s (%s)", c->copy_bw * 1e-9, c->copy_by ? c->copy_by : "not measured");
+    if (c->read_bw > 0) fprintf(to, ", read %.1f GB/s", c->read_bw * 1e-9);
+    if (c->fma_peak > 0) fprintf(to, ", sgemm %.3f TFLOP/s, fp32 registers %.3f", c->fp32_gemm * 1e-12, c->fma_peak * 1e-12);
+    fprintf(to, ", bf16 %.3f TFLOP/s (%s)\n", c->bf16_peak * 1e-12, c->bf16_by ? c->bf16_by : "not measured");
     for (int i = 0; i < r->count; i++)
         if (r->rows[i].verdict == ROW_FAILED || r->rows[i].verdict == ROW_ABOVE_ROOF)
             fprintf(to, "%s: %s: %s\n", r->rows[i].verdict == ROW_FAILED ? "FAILED" : "ABOVE THE ROOF", r->rows[i].name, r->rows[i].why);

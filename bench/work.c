@@ -319,6 +319,31 @@ static check_result check_projected(const work *w, fb_weights declared)
     return r;
 }
 
+check_result work_check_product(const work *w, fb_weights declared)
+{
+    check_result r = check_sampled(w, declared);
+    return r.ok ? check_projected(w, declared) : r;
+}
+
+bool work_near_product(const work *w, const void *out, char why[TIMING_WHY])
+{
+    const fb_case *c = &w->c;
+    bool dx = c->op == FB_OP_GEMM_DX;
+    int64_t p = dx ? c->cols : c->rows, l = dx ? c->rows : c->cols, ms[SAMPLED_ROWS], ps[SAMPLED_COLS];
+    int nm = pick(c->m, SAMPLED_ROWS, 3, ms), np = pick(p, SAMPLED_COLS, 4, ps);
+    double error = 0, norm = 0;
+    for (int i = 0; i < nm; i++)
+        for (int j = 0; j < np; j++) {
+            double want = 0, got = fb_load(out, c->dtype, ms[i] * p + ps[j]);
+            for (int64_t k = 0; k < l; k++)
+                want += (double)w->a_f32[ms[i] * l + k] * (double)w->decoded[dx ? k * c->cols + ps[j] : ps[j] * c->cols + k];
+            error += (got - want) * (got - want), norm += want * want;
+        }
+    if (sqrt(error) <= WORK_PRODUCT_PERCENT / 100.0 * sqrt(norm)) return true;
+    snprintf(why, TIMING_WHY, "wrong result: relative distance %.3g from the product, sampled", sqrt(error / norm));
+    return false;
+}
+
 check_result ours_check(ours *o)
 {
     work *w = o->w;
@@ -331,6 +356,5 @@ check_result ours_check(ours *o)
     if (w->c.op == FB_OP_DEQUANTIZE) return check_dequantized(w);
     fb_weights declared = w->c.op == FB_OP_GEMM ? fb_gemm_weights(&o->ctx, &w->w, w->c.m, w->c.dtype)
                                                 : fb_gemm_dx_weights(&o->ctx, &w->w, w->c.m, w->c.dtype);
-    check_result r = check_sampled(w, declared);
-    return r.ok ? check_projected(w, declared) : r;
+    return work_check_product(w, declared);
 }

@@ -49,6 +49,13 @@ typedef struct work_cost {
 } work_cost;
 work_cost work_cost_of(const work *w);
 
+/* w->out as the product of w and w->a: level 2 (check.h) on sampled rows and columns, and whole by its projection on a
+ * random vector. */
+check_result work_check_product(const work *w, fb_weights declared);
+/* A peer's product (c.dtype), on the same samples: relative Frobenius distance from the product of the decoded weights. */
+bool work_near_product(const work *w, const void *out, char why[TIMING_WHY]);
+enum { WORK_PRODUCT_PERCENT = 2 };
+
 /* ---- ours ------------------------------------------------------------------------------------- */
 
 typedef struct ours {

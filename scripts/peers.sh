@@ -3,6 +3,7 @@
 #
 #   scripts/peers.sh            fetch what is missing
 #   scripts/peers.sh --force    fetch again
+#   scripts/peers.sh --cuda     its CUDA libraries too, on a machine without an NVIDIA driver (for make gpu-bundle)
 #   BITSANDBYTES=0.50.2         the version (the one whose symbols and layout bench/peer_server.c knows)
 #
 # Leaves build/peers/bitsandbytes/libbitsandbytes_cpu.so (and, on a machine with an NVIDIA driver, its CUDA ones) and
@@ -10,10 +11,12 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-force=""
+force="" cuda=""
+command -v nvidia-smi >/dev/null 2>&1 && cuda=yes
 case "${1:-}" in
--h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+-h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
 --force) force=yes ;;
+--cuda) cuda=yes ;;
 "") ;;
 *) echo "peers: unknown argument $1 (see --help)" >&2; exit 2 ;;
 esac
@@ -23,7 +26,8 @@ peers=build/peers
 library=$peers/bitsandbytes/libbitsandbytes_cpu.so
 give_up() { echo "peers: $1" >&2; echo "peers: bitsandbytes will be missing from the comparison; the rest is not affected" >&2; exit 1; }
 
-if [ -z "$force" ] && [ -e "$library" ] && grep -q "^bitsandbytes $version " "$peers/bitsandbytes.version" 2>/dev/null; then
+some_cuda() { compgen -G "$peers/bitsandbytes/libbitsandbytes_cuda*.so" >/dev/null; }
+if [ -z "$force" ] && [ -e "$library" ] && { [ -z "$cuda" ] || some_cuda; } && grep -q "^bitsandbytes $version " "$peers/bitsandbytes.version" 2>/dev/null; then
     echo "peers: bitsandbytes $version is there ($peers)"
     exit 0
 fi
@@ -44,8 +48,6 @@ checksum=$(sha256sum "$wheel" | cut -d' ' -f1)
 echo "peers: $(basename "$wheel")"
 echo "peers: sha256 $checksum"
 
-cuda=""
-command -v nvidia-smi >/dev/null 2>&1 && cuda=yes
 python3 - "$wheel" "$work/out" "$cuda" <<'PY' || give_up "the wheel could not be unpacked"
 import fnmatch, sys, zipfile
 wheel, out, cuda = sys.argv[1:]

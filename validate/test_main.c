@@ -50,7 +50,8 @@ static bool too_slow_for_large(void)
 {
     /* The reference does what a plugin leaves out; a plugin that does it all may ask. */
     if (suite_backend == FB_BACKEND_PLUGIN) return !getenv("FOURBIT_TEST_LARGE");
-    return suite_backend == FB_BACKEND_CUDA || suite_backend == FB_BACKEND_REFERENCE || strcmp(fb_backend_variant(suite_backend), "portable") == 0;
+    const char *variant = fb_backend_variant(suite_backend);
+    return suite_backend == FB_BACKEND_REFERENCE || strcmp(variant, "portable") == 0 || strcmp(variant, "simt") == 0;
 }
 
 static bool named(const options *o, const suite *s, const suite_test *t)
@@ -75,7 +76,8 @@ static bool lacks_products(void)
 
 static bool needs_products(const suite *s, const suite_test *t)
 {
-    return s == &suite_gemm || s == &suite_gemm_dx || strcmp(t->name, "concurrent_calls") == 0;
+    return s == &suite_gemm || s == &suite_gemm_dx || strcmp(t->name, "concurrent_calls") == 0 ||
+           (s == &suite_large && strcmp(t->name, "gemm") == 0);
 }
 
 static bool applies(const suite *s)

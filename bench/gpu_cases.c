@@ -1,0 +1,81 @@
+/* gpu_cases.c: what is timed on a GPU, and its names (gpu_job.h). 16 M and 64 M weights are what the goals are stated
+ * for; 1 M shows short kernels; 28672 x 8192 is a layer of a 70B model. */
+#include "bench/gpu_job.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* clang-format off */
+#define QF (CASE_QUICK | CASE_FULL)
+#define ONE(op, format, block, dq, rows, cols, m, dtype, sets) {op, format, block, dq, rows, cols, m, dtype, sets},
+#define DENSE_SIDE(op) \
+    ONE(op, FB_NF4, 64, false, 1024, 1024, 0, FB_BF16, QF)  ONE(op, FB_NF4, 64, false, 4096, 4096, 0, FB_BF16, QF) \
+    ONE(op, FB_NF4, 64, true, 4096, 4096, 0, FB_BF16, QF)   ONE(op, FB_NF4, 64, false, 8192, 8192, 0, FB_BF16, QF) \
+    ONE(op, FB_NF4, 64, true, 8192, 8192, 0, FB_BF16, QF)   ONE(op, FB_FP4, 64, false, 8192, 8192, 0, FB_BF16, QF) \
+    ONE(op, FB_INT4, 64, false, 8192, 8192, 0, FB_BF16, QF) ONE(op, FB_INT4_AFFINE, 64, false, 8192, 8192, 0, FB_BF16, QF) \
+    ONE(op, FB_NF4, 64, true, 1024, 1024, 0, FB_BF16, CASE_FULL)  ONE(op, FB_NF4, 64, false, 28672, 8192, 0, FB_BF16, CASE_FULL) \
+    ONE(op, FB_NF4, 64, true, 28672, 8192, 0, FB_BF16, CASE_FULL) \
+    ONE(op, FB_NF4, 64, false, 8192, 8192, 0, FB_F32, CASE_FULL)  ONE(op, FB_NF4, 64, false, 8192, 8192, 0, FB_F16, CASE_FULL) \
+    ONE(op, FB_NF4, 32, false, 8192, 8192, 0, FB_BF16, CASE_FULL) ONE(op, FB_NF4, 128, false, 8192, 8192, 0, FB_BF16, CASE_FULL) \
+    ONE(op, FB_NF4, 256, false, 8192, 8192, 0, FB_BF16, CASE_FULL) ONE(op, FB_NF4, 1024, false, 8192, 8192, 0, FB_BF16, CASE_FULL) \
+    ONE(op, FB_NF4, 4096, false, 8192, 8192, 0, FB_BF16, CASE_FULL)
+#define BYTES_SIDE(op) \
+    ONE(op, FB_NF4, 256, false, 4096, 4096, 0, FB_BF16, QF) ONE(op, FB_NF4, 256, false, 8192, 8192, 0, FB_BF16, QF) \
+    ONE(op, FB_NF4, 256, false, 8192, 8192, 0, FB_F32, CASE_FULL) ONE(op, FB_NF4, 64, false, 8192, 8192, 0, FB_BF16, CASE_FULL)
+#define STEPS(op, block) \
+    ONE(op, FB_NF4, block, false, 4096, 4096, 0, FB_BF16, QF) ONE(op, FB_NF4, block, false, 8192, 8192, 0, FB_BF16, QF) \
+    ONE(op, FB_NF4, block, false, 4096, 4096, 0, FB_F32, CASE_FULL) ONE(op, FB_NF4, block, false, 8192, 8192, 0, FB_F32, CASE_FULL)
+#define MS(op, dq, rows, cols, sets) \
+    ONE(op, FB_NF4, 64, dq, rows, cols, 1, FB_BF16, sets)   ONE(op, FB_NF4, 64, dq, rows, cols, 16, FB_BF16, sets) \
+    ONE(op, FB_NF4, 64, dq, rows, cols, 64, FB_BF16, sets)  ONE(op, FB_NF4, 64, dq, rows, cols, 256, FB_BF16, sets) \
+    ONE(op, FB_NF4, 64, dq, rows, cols, 1024, FB_BF16, sets) ONE(op, FB_NF4, 64, dq, rows, cols, 4096, FB_BF16, sets)
+
+const gpu_case gpu_cases[] = {
+    DENSE_SIDE(GPU_DEQUANTIZE)
+    DENSE_SIDE(GPU_QUANTIZE)
+    BYTES_SIDE(GPU_DEQUANTIZE8)
+    BYTES_SIDE(GPU_QUANTIZE8)
+    STEPS(GPU_ADAMW32, 0)
+    STEPS(GPU_ADAMW8, FB_ADAMW_BLOCK)
+    MS(GPU_GEMM, false, 8192, 8192, QF)
+    MS(GPU_GEMM, true, 8192, 8192, CASE_FULL)
+    MS(GPU_GEMM, false, 4096, 4096, CASE_FULL)
+    MS(GPU_GEMM, false, 28672, 8192, CASE_FULL)
+    MS(GPU_GEMM_DX, false, 8192, 8192, QF)
+    MS(GPU_GEMM_DX, true, 8192, 8192, CASE_FULL)
+    {GPU_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0},
+};
+/* clang-format on */
+
+const char *gpu_op_name(gpu_op op)
+{
+    static const char *const names[] = {"quantize", "dequantize", "quantize8", "dequantize8", "adamw32", "adamw8", "gemm", "gemm_dx"};
+    FB_STATIC_ASSERT(sizeof names / sizeof *names == GPU_OP_COUNT, "a name for each operation");
+    return (unsigned)op < GPU_OP_COUNT ? names[op] : "?";
+}
+
+bool gpu_is_product(gpu_op op) { return op == GPU_GEMM || op == GPU_GEMM_DX; }
+bool gpu_is_4bit(gpu_op op) { return op == GPU_QUANTIZE || op == GPU_DEQUANTIZE || gpu_is_product(op); }
+
+fb_case gpu_fb_case(const gpu_case *c)
+{
+    fb_op op = c->op == GPU_QUANTIZE ? FB_OP_QUANTIZE : c->op == GPU_DEQUANTIZE ? FB_OP_DEQUANTIZE : c->op == GPU_GEMM ? FB_OP_GEMM : FB_OP_GEMM_DX;
+    return (fb_case){op, c->format, c->block_size, c->double_quant, c->rows, c->cols, c->m, c->dtype, c->sets};
+}
+
+void gpu_row_name(const gpu_case *c, const char *backend, bool hot, char *name, size_t size)
+{
+    char rest[128], block[16] = "-";
+    if (gpu_is_4bit(c->op)) {
+        fb_case f = gpu_fb_case(c);
+        char plain[128];
+        fb_case_name(&f, plain, sizeof plain);
+        snprintf(rest, sizeof rest, "%s", plain + strcspn(plain, "/"));
+    } else {
+        const char *what = c->op == GPU_ADAMW32 ? "fp32" : c->op == GPU_ADAMW8 ? "8bit" : "signed";
+        if (c->block_size) snprintf(block, sizeof block, "b%d", (int)c->block_size);
+        snprintf(rest, sizeof rest, "/%s/%s/%" PRId64 "%s%s", what, block, c->rows * c->cols, c->dtype == FB_BF16 ? "" : "/",
+                 c->dtype == FB_BF16 ? "" : fb_dtype_name(c->dtype));
+    }
+    snprintf(name, size, "%s/%s%s%s", gpu_op_name(c->op), backend, rest, hot ? "/hot" : "");
+}
