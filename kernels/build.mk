@@ -3,6 +3,7 @@ LIB_OBJS += $(BUILD)/kernels/fourbit.o $(BUILD)/kernels/plugin.o $(patsubst %.c,
 
 $(BUILD)/kernels/cpu/%.o: EXTRA_FLAGS = -O3 $(OPENMP)
 $(BUILD)/kernels/cpu/%_avx2.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c
-$(BUILD)/kernels/cpu/%_avx512.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
+$(BUILD)/kernels/cpu/%_avx512.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+    $(if $(EMULATED),-DFOURBIT_BOCHS)
 
 -include kernels/cuda/build.mk
