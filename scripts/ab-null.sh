@@ -45,7 +45,7 @@ C
 }
 
 run() { OUT=$OUT/ab scripts/ab.sh >"$OUT/last.txt" 2>"$OUT/last.err"; }
-tell() { sed -n 's/^\(SLOWER\|faster\|ambiguous\|same\) .*/&/p' "$OUT/last.txt" | awk '{ printf "%s%s %s %s %%", NR > 1 ? "; " : "", $1, $2, $5 }'; }
+tell() { sed -n 's/^\(SLOWER\|faster\|ambiguous\|same\) .*/&/p' "$OUT/last.txt" | awk '{ printf "%s%s %s %s %%", (NR > 1 ? "; " : ""), $1, $2, $5 }'; }
 words=(pass regression 'could not' ambiguous)
 load() { cut -d' ' -f1 /proc/loadavg; }
 

@@ -4,18 +4,19 @@
 #   scripts/bootstrap.sh                what `make bench` and `make test` need
 #   scripts/bootstrap.sh --with clang   also clang with its sanitizer and OpenMP runtimes (make fuzz, CI)
 #   scripts/bootstrap.sh --with lint    also cppcheck and shellcheck (make lint)
+#   scripts/bootstrap.sh --with gates   also valgrind (make gates: instruction counts)
 #   NO_INSTALL=1                        install nothing: list what is missing, exit 1 if anything needed is
 #   QUIET=1                             print only when something is missing
 set -u
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
 
 want="base"
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help) usage; exit 0 ;;
-    --with) [ $# -ge 2 ] || { echo "bootstrap: --with needs a name: clang or lint" >&2; exit 2; }
-        case "$2" in clang | lint) want="$want $2" ;; *) echo "bootstrap: --with $2: there are clang and lint" >&2; exit 2 ;; esac
+    --with) [ $# -ge 2 ] || { echo "bootstrap: --with needs a name: clang, lint or gates" >&2; exit 2; }
+        case "$2" in clang | lint | gates) want="$want $2" ;; *) echo "bootstrap: --with $2: there are clang, lint and gates" >&2; exit 2 ;; esac
         shift ;;
     *) echo "bootstrap: unknown argument $1 (see --help)" >&2; exit 2 ;;
     esac
@@ -45,6 +46,7 @@ clang|clang|has_command clang|clang
 clang|clang OpenMP, sanitizer and fuzzer runtimes|has_clang_omp|libomp-dev libclang-rt-dev
 lint|cppcheck|has_command cppcheck|cppcheck
 lint|shellcheck|has_command shellcheck|shellcheck
+gates|valgrind (instruction counts)|has_command valgrind|valgrind
 LIST
 }
 

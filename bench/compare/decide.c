@@ -23,10 +23,10 @@ static const struct {
     const char *keys[6]; /* of context: all must be equal, or missing in both */
 } categories[] = {
     {"machine", ALLOW_MACHINE, {"cpu_name", "cpu_cores", "num_cpus", "caches", "host_name"}},
-    {"gpu", ALLOW_GPU, {"gpu_name", "gpu_uuid"}},
-    {"driver", ALLOW_DRIVER, {"driver", "gpu_driver"}},
-    {"cuda", ALLOW_CUDA, {"cuda", "cuda_version"}},
-    {"clocks", ALLOW_CLOCKS, {"clock_policy", "gpu_clock_policy", "cpu_governor"}},
+    {"gpu", ALLOW_GPU, {"gpu", "gpu_name", "gpu_uuid"}},
+    {"driver", ALLOW_DRIVER, {"driver", "gpu_driver", "cuda_driver"}},
+    {"cuda", ALLOW_CUDA, {"cuda", "cuda_runtime", "cuda_version"}},
+    {"clocks", ALLOW_CLOCKS, {"clock_policy", "gpu_clock_policy", "gpu_persistence", "gpu_ecc", "cpu_governor"}},
     {"compiler", ALLOW_COMPILER, {"compiler", "cflags"}},
     {"threads", ALLOW_THREADS, {"threads"}},
     {"dirty", ALLOW_DIRTY, {NULL}},     /* a commit that does not name what was run */
