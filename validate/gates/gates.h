@@ -77,7 +77,7 @@ void gate_close(gate_work *w);
 int gate_hashes(fb_backend backend, FILE *to);       /* the operations whose bits are a contract */
 int gate_products(fb_backend backend, FILE *to);     /* bits of a product: this backend's own; -1: it has none */
 int gate_instructions(FILE *to);                     /* CPU backend; gate_counted() is what callgrind is to count */
-int gate_counters(FILE *to);                         /* CUDA backend in the SIMT executor; -1: not in this program */
+int gate_counters(FILE *to);                         /* CUDA backend in the SIMT executor */
 
 #ifdef __cplusplus
 }
