@@ -30,11 +30,12 @@ void *cuda_library(const char *soname)
                                            "/usr/lib/python3*/*-packages/nvidia/*/lib", "/opt/*/lib/python3*/site-packages/nvidia/*/lib"};
     char folder[4096];
     const char *home = getenv("CUDA_HOME");
-    void *found = dlopen(soname, RTLD_NOW | RTLD_GLOBAL);
-    if (!found && home) {
+    void *found = NULL;
+    if (home) {
         snprintf(folder, sizeof folder, "%s/lib64", home);
         found = load(folder, soname);
     }
+    if (!found) found = dlopen(soname, RTLD_NOW | RTLD_GLOBAL);
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns && !found; i++) {
         glob_t places = {0};
         if (glob(patterns[i], 0, NULL, &places) == 0)

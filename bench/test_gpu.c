@@ -447,6 +447,51 @@ static void test_clocks_in_rows(void)
     json_decref(all);
 }
 
+/* A host that says it is a GPU, with libraries that compute by the reference: every peer's way there and back. */
+static device *open_pretender(const char *kind, char why[DEVICE_TEXT])
+{
+    (void)kind;
+    device *d = device_host((size_t)64 << 10, why);
+    if (d) d->caveat = NULL;
+    return d;
+}
+
+static int rows_of_peer(json_t *list, const char *peer, int *failed)
+{
+    int count = 0;
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row) {
+        if (!strstr(json_string_value(json_object_get(row, "name")), peer)) continue;
+        count++, *failed += json_is_true(json_object_get(row, "error_occurred"));
+    }
+    return count;
+}
+
+static void test_peers_in_run(void)
+{
+    gpu_options o = run_of(FB_BACKEND_REFERENCE);
+    const struct { const char *fault, *peer; int rows, failed; } runs[] = {
+        {"", "/peer:bitsandbytes/", 7, 0},                   {"", "/peer:cublas/", 2, 0}, {"", "/peer:dequantize+cublas/", 2, 0},
+        {"wrong", "/peer:bitsandbytes/", 7, 7}, {"exit", "/peer:bitsandbytes/", 7, 7}};
+    o.open = open_pretender, o.peers = PLANTED_PEERS, o.peer_server = PLANTED_SERVER, o.filter = "[0-9]$|/fp16$|/fp32$";
+    setenv("CUDA_HOME", PLANTED_PEERS, 1);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        int failed = 0;
+        setenv("PLANTED_FAULT", runs[i].fault, 1);
+        if (i == 0 || runs[i].fault[0]) CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_OK); /* a peer's fault is not ours */
+        json_t *all = results_of_run();
+        CU_ASSERT_PTR_NOT_NULL_FATAL(all);
+        json_t *list = json_object_get(all, "benchmarks");
+        CU_ASSERT_EQUAL(rows_of_peer(list, runs[i].peer, &failed), runs[i].rows);
+        CU_ASSERT_EQUAL(failed, runs[i].failed);
+        bool compared = json_object_get(json_array_get(list, 0), "x_bitsandbytes") != NULL;
+        CU_ASSERT_EQUAL(compared, runs[i].fault[0] == 0);
+        json_decref(all);
+    }
+    unsetenv("CUDA_HOME"), unsetenv("PLANTED_FAULT");
+}
+
 int main(void)
 {
     sink = fopen("/dev/null", "w");
@@ -456,7 +501,7 @@ int main(void)
         {"sets", test_sets}, {"samples", test_samples}, {"failing calls", test_failing_calls}, {"excess", test_excess}, {"NVML", test_nvml},
         {"peer tolerance", test_peer_tolerance}, {"peer does", test_peer_does}, {"run", test_run}, {"run in executor", test_run_in_executor},
         {"wrong results", test_wrong_results}, {"no device", test_no_device}, {"interrupted", test_interrupted},
-        {"clocks in rows", test_clocks_in_rows}};
+        {"clocks in rows", test_clocks_in_rows}, {"peers in run", test_peers_in_run}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         if (!s || !CU_add_test(s, tests[i].name, tests[i].test)) return 1;
     CU_basic_set_mode(CU_BRM_NORMAL);
