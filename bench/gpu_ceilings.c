@@ -111,10 +111,9 @@ int gpu_facts(const gpu_options *options)
     }
     nvml *n = nvml_open(options->nvml, d->bus_id, missing);
     json_t *context = json_object();
-    const char *key;
-    json_t *value;
     gpu_provenance(context, d, NULL, n, missing);
-    json_object_foreach(context, key, value) fprintf(options->out, "%-30s %s\n", key, json_string_value(value));
+    for (void *i = json_object_iter(context); i; i = json_object_iter_next(context, i))
+        fprintf(options->out, "%-30s %s\n", json_object_iter_key(i), json_string_value(json_object_iter_value(i)));
     json_decref(context);
     nvml_close(n);
     d->close(d);
