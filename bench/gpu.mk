@@ -96,28 +96,28 @@ $(BUILD)/bench/test_nvml.so: bench/test_nvml_library.c
 
 # A machine's worth of planted libraries: cuBLAS and bitsandbytes that compute on the host, and fourbit-gpu-peer on a
 # device that is the host's.
-PLANTED := $(BUILD)/bench/planted
+GPU_PLANTED := $(BUILD)/bench/planted
 PLANT    = $(CC) $(CPPFLAGS) $(CFLAGS) $(COMMON) $(LDFLAGS) -shared
-$(PLANTED)/lib64/libcublas.so.13: bench/test_gpu_libraries.c
+$(GPU_PLANTED)/lib64/libcublas.so.13: bench/test_gpu_libraries.c
 	@mkdir -p $(@D)
 	$(call say,CC $@)
 	$(Q)$(PLANT) -DPLANT_CUBLAS $< -o $@
 	$(Q)cp $@ $(@D)/libcublasLt.so.13
-$(PLANTED)/bitsandbytes/libbitsandbytes_cuda130.so: bench/test_gpu_libraries.c $(LIB)
+$(GPU_PLANTED)/bitsandbytes/libbitsandbytes_cuda130.so: bench/test_gpu_libraries.c $(LIB)
 	@mkdir -p $(@D)
 	$(call say,CC $@)
 	$(Q)$(PLANT) -DPLANT_BITSANDBYTES $< -Wl,--exclude-libs,ALL $(LIB) $(LIB_LIBS) -o $@
-$(PLANTED)/fourbit-gpu-peer: $(GPU_PEER_OBJS) $(BUILD)/bench/test_gpu_libraries.o $(LIB)
+$(GPU_PLANTED)/fourbit-gpu-peer: $(GPU_PEER_OBJS) $(BUILD)/bench/test_gpu_libraries.o $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(GPU_LIBS) -o $@
 
 # With the executor, so that the CUDA kernels go through the harness too; it does not run under sanitizers.
 $(BUILD)/bench/test_gpu.o: EXTRA_FLAGS += -DTEST_NVML='"$(abspath $(BUILD))/bench/test_nvml.so"' -DTEST_PEER='"$(abspath $(BUILD))/bench/test_peer.so"' \
-    -DPLANTED_PEERS='"$(abspath $(PLANTED))"' -DPLANTED_SERVER='"$(abspath $(PLANTED))/fourbit-gpu-peer"'
+    -DPLANTED_PEERS='"$(abspath $(GPU_PLANTED))"' -DPLANTED_SERVER='"$(abspath $(GPU_PLANTED))/fourbit-gpu-peer"'
 $(BUILD)/bench/test_gpu: $(BUILD)/bench/test_gpu.o $(BENCH_GPU_OBJS) $(DEVICE_CUDA) $(if $(SANITIZE),,$(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a) $(LIB) \
-                         | $(BUILD)/bench/test_nvml.so $(BUILD)/bench/test_peer.so $(PLANTED)/lib64/libcublas.so.13 \
-                           $(PLANTED)/bitsandbytes/libbitsandbytes_cuda130.so $(PLANTED)/fourbit-gpu-peer
+                         | $(BUILD)/bench/test_nvml.so $(BUILD)/bench/test_peer.so $(GPU_PLANTED)/lib64/libcublas.so.13 \
+                           $(GPU_PLANTED)/bitsandbytes/libbitsandbytes_cuda130.so $(GPU_PLANTED)/fourbit-gpu-peer
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(BENCH_GPU_LIBS) -o $@
 

@@ -15,25 +15,25 @@ $(BUILD)/bin/fourbit-gates: $(BUILD)/validate/gates/main.o $(GATE_OBJS) $(GATE_S
 	$(Q)$(CXX) $^ $(LIB_LIBS) $(SIMT_LIB_LIBS) $(LDFLAGS) -o $@
 
 # The same with bugs that GATES_PLANT chooses (planted.c), and one that is compiled in: every barrier of a kernel twice.
-PLANTED := $(BUILD)/validate/gates/planted
-$(PLANTED)/dequantize.cu: kernels/cuda/dequantize.cu
+GATE_PLANTED := $(BUILD)/validate/gates/planted
+$(GATE_PLANTED)/dequantize.cu: kernels/cuda/dequantize.cu
 	@mkdir -p $(@D)
 	@sed 's/__syncthreads();/__syncthreads(); __syncthreads();/' $< > $@
 	@! cmp -s $< $@ || { echo '$< has no __syncthreads(); to double: plant the barrier in another kernel' >&2; exit 1; }
-$(PLANTED)/dequantize.o: $(PLANTED)/dequantize.cu
+$(GATE_PLANTED)/dequantize.o: $(GATE_PLANTED)/dequantize.cu
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -MMD -MP -c $< -o $@
-$(PLANTED)/main.o: validate/gates/main.c
+$(GATE_PLANTED)/main.o: validate/gates/main.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -DPLANT -MMD -MP -c $< -o $@
-$(PLANTED)/fourbit-gates: $(PLANTED)/main.o $(PLANTED)/dequantize.o $(BUILD)/validate/gates/planted.o $(GATE_OBJS) $(GATE_SIMT) \
+$(GATE_PLANTED)/fourbit-gates: $(GATE_PLANTED)/main.o $(GATE_PLANTED)/dequantize.o $(BUILD)/validate/gates/planted.o $(GATE_OBJS) $(GATE_SIMT) \
                           $(filter-out %/dequantize.o,$(CUDA_SIMT_OBJS)) $(SIMT_LIB) $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $^ $(LIB_LIBS) $(SIMT_LIB_LIBS) $(LDFLAGS) -o $@
 
 # `make test` runs programs without arguments: this one knows which programs it belongs to.
-$(BUILD)/bin/test-gates: validate/gates/test_gates.sh $(BUILD)/bin/fourbit-gates $(PLANTED)/fourbit-gates
-	@printf '#!/bin/sh\nGATES=%s PLANTED=%s exec %s "$$@"\n' '$(abspath $(BUILD)/bin/fourbit-gates)' '$(abspath $(PLANTED)/fourbit-gates)' \
+$(BUILD)/bin/test-gates: validate/gates/test_gates.sh $(BUILD)/bin/fourbit-gates $(GATE_PLANTED)/fourbit-gates
+	@printf '#!/bin/sh\nGATES=%s PLANTED=%s exec %s "$$@"\n' '$(abspath $(BUILD)/bin/fourbit-gates)' '$(abspath $(GATE_PLANTED)/fourbit-gates)' \
 	    '$(abspath $<)' > $@
 	@chmod +x $@
 
