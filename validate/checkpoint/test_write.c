@@ -182,6 +182,7 @@ static int killed_half_way(void *sig)
     static char data[1 << 19];
     ck_error e;
     size_t slot;
+    signal(*(int *)sig, SIG_DFL); /* nohup and background jobs start their children with some ignored */
     af_cleanup_on_signals();
     st_writer *w = st_writer_new(test_path("out"));
     if (!st_writer_add(w, "x", ST_F32, 1, many, &slot, &e) || !st_writer_start(w, &e) ||

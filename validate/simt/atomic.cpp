@@ -61,7 +61,7 @@ static void hand_over(Fiber &f, void *p, bool writes) {
         uint32_t &theirs = place[block];
         if (theirs < clock) theirs = clock;
     }
-    uint32_t &own = place[b.number % ((1u << 24) - 1)];
+    uint32_t &own = place[b.number % kBlockField];
     uint32_t upto = b.era + f.clock + 1; /* generous to lanes of the same interval that did not pass a barrier */
     if (own < upto) own = upto;
     tick(f);

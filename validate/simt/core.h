@@ -33,6 +33,7 @@ constexpr size_t kSharedSlot = 256 * 1024; /* address space of one block; descri
 constexpr size_t kSharedStart = 1024;      /* first usable byte: address 0 stays invalid, as on sm_90 */
 constexpr size_t kSharedLimit = 227 * 1024; /* what one block may ask for */
 constexpr size_t kStackBytes = 64 * 1024;
+constexpr uint64_t kBlockField = (1u << 23) - 1; /* blocks are told apart modulo this (global.cpp) */
 
 struct Fiber;
 struct Warp;

@@ -1,6 +1,8 @@
 /* global.cpp — checks on global memory: bounds, alignment, initialised, read-only, races within and between blocks.
  *
- * A byte's cell holds the last writer and the last reader as 64 bits: launch (8), block (24), thread (10), clock (22).
+ * A byte's cell holds the last writer and the last reader as 64 bits: launch (8), atomic (1), block (23), thread (10),
+ * clock (22). Whether a writer was an atomic stands in the same word as who it was, so that two atomics that meet on two
+ * OS threads are never taken for a plain write and an atomic.
  * Blocks run in parallel on several OS threads, so cells are relaxed atomics; two blocks that race on a byte may also race
  * on its cell, and the later one still sees the other's stamp in nearly every schedule.
  */
@@ -10,7 +12,7 @@
 namespace simt {
 
 typedef std::atomic<uint64_t> Cell;
-constexpr uint64_t kBlockField = (1u << 24) - 1, kManyBlocks = kBlockField;
+constexpr uint64_t kManyBlocks = kBlockField, kByAtomic = (uint64_t)1 << 55;
 
 static uint64_t global_stamp(const Fiber &f) {
     const Block &b = *f.block;
@@ -40,9 +42,6 @@ static bool ordered(uint64_t s, const Fiber &f) {
     return heard != b.foreign.end() && clock < heard->second;
 }
 
-/* Atomics mark the byte in `initialised`, so that a plain access among atomics is told from an atomic among atomics. */
-enum : uint8_t { kWritten = 1, kByAtomic = 2 };
-
 static Cell *map_cells(size_t n) {
     void *p = mmap(nullptr, n * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? nullptr : (Cell *)p;
@@ -51,10 +50,6 @@ static Cell *map_cells(size_t n) {
 static void need_cells(Launch &l, Buffer &b) {
     std::lock_guard<std::mutex> hold(l.lock);
     size_t n = (size_t)(b.end - b.begin);
-    if (!b.initialised) { /* adopted memory counts as written; the bytes also remember atomics */
-        void *p = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p != MAP_FAILED) b.initialised = (uint8_t *)memset(p, kWritten, n);
-    }
     if (!b.reader) b.reader = map_cells(n);
     if (!b.writer) __atomic_store_n(&b.writer, map_cells(n), __ATOMIC_RELEASE);
 }
@@ -76,11 +71,11 @@ static void race(Fiber &f, Where where, const void *p, uint64_t other, const cha
 }
 
 static void check_order(Fiber &f, Buffer &b, size_t at, size_t n, const void *p, Touch touch, Where where) {
-    uint64_t me = global_stamp(f), same_writer = 0, same_reader = 0;
+    uint64_t me = global_stamp(f) | (touch == Touch::Atomic ? kByAtomic : 0), same_writer = 0, same_reader = 0;
     bool reported = false;
     for (size_t i = at; i < at + n; i++) {
         uint64_t w = b.writer[i].load(std::memory_order_relaxed);
-        bool both_atomic = touch == Touch::Atomic && b.initialised && (b.initialised[i] & kByAtomic);
+        bool both_atomic = touch == Touch::Atomic && (w & kByAtomic);
         if (w != me && w != same_writer && of_this_launch(w, me) && !both_atomic) {
             if (!ordered(w, f)) {
                 if (!reported) race(f, where, (const char *)p + (i - at), w, touch == Touch::Read ? "RAW" : "WAW", "wrote");
@@ -127,8 +122,7 @@ static void check_contents(Fiber &f, Launch &l, Buffer &b, size_t at, size_t n, 
     }
     if (!__atomic_load_n(&b.writer, __ATOMIC_ACQUIRE)) need_cells(l, b);
     if (b.writer && b.reader) check_order(f, b, at, n, p, touch, where);
-    if (touch != Touch::Read && b.initialised)
-        memset(b.initialised + at, touch == Touch::Atomic ? kWritten | kByAtomic : kWritten, n);
+    if (touch != Touch::Read && b.initialised) memset(b.initialised + at, 1, n);
 }
 
 static Buffer *lookup(Launch &l, const void *p) {
