@@ -6,11 +6,13 @@ SUITE_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out validate/check.c validate
                 validate/inputs.c validate/theory.c,$(wildcard validate/*.c)))
 
 $(BUILD)/validate/test_fourbit: $(SUITE_OBJS) $(VALIDATE_OBJS) $(LIB)
-	$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
 
 # The same suites over the CUDA kernels, in the executor. Not under sanitizers, which do not know its stack switches.
 $(BUILD)/validate/test_fourbit_simt: $(SUITE_OBJS) $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
-	$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
 # The executor's counters held against what each kernel declares.
 $(BUILD)/validate/simt/test_budgets.o: validate/simt/test_budgets.cpp
@@ -18,11 +20,13 @@ $(BUILD)/validate/simt/test_budgets.o: validate/simt/test_budgets.cpp
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/validate/test_simt_budgets: $(BUILD)/validate/simt/test_budgets.o $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
-	$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
 # fourbit.h seen by a C++ compiler, and linked from C++.
 $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
-	$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
 TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
 TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets)

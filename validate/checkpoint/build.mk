@@ -8,13 +8,15 @@ $(BUILD)/validate/checkpoint/cmd_error.o $(BUILD)/validate/checkpoint/error_tabl
 
 $(BUILD)/bin/fourbit: $(FOURBIT_OBJS) $(CHECKPOINT_OBJS) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ -ljansson $(LIB_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -ljansson $(LIB_LIBS) -o $@
 TOOLS += $(BUILD)/bin/fourbit
 
 $(BUILD)/validate/checkpoint/test_%.o: CPPFLAGS += -DFOURBIT_PROGRAM='"$(BUILD)/bin/fourbit"'
 $(BUILD)/validate/test_checkpoint: $(patsubst %.c,$(BUILD)/%.o,$(wildcard validate/checkpoint/test_*.c)) \
                                    $(CHECKPOINT_OBJS) $(LIB) | $(BUILD)/bin/fourbit
-	$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit -ljansson $(LIB_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit -ljansson $(LIB_LIBS) -o $@
 TESTS += $(BUILD)/validate/test_checkpoint
 
 # OUT is also where `make bench` writes; without one, results of the two stay apart.

@@ -6,16 +6,19 @@ FUZZ_LIBS     = -ljansson $(LIB_LIBS)
 
 $(BUILD)/validate/fuzz/replay_%.o: validate/fuzz/replay.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -DFUZZ_CORPUS='"validate/fuzz/corpus/$*"' -MMD -MP -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -DFUZZ_CORPUS='"validate/fuzz/corpus/$*"' -MMD -MP -c $< -o $@
 $(BUILD)/validate/fuzz/replay_%: $(BUILD)/validate/fuzz/replay_%.o $(BUILD)/validate/fuzz/fuzz_%.o $(CHECKPOINT_OBJS) $(LIB)
-	$(CC) $(LDFLAGS) $^ $(FUZZ_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(FUZZ_LIBS) -o $@
 TESTS += $(addprefix $(BUILD)/validate/fuzz/replay_,$(FUZZ_TARGETS))
 .SECONDARY: $(addprefix $(BUILD)/validate/fuzz/fuzz_,$(addsuffix .o,$(FUZZ_TARGETS)))
 
 # With clang: the same sources and the fuzzer's own main.
 $(BUILD)/bin/fuzz_%: $(BUILD)/validate/fuzz/fuzz_%.o $(CHECKPOINT_OBJS) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(FUZZ_LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(FUZZ_LIBS) -o $@
 $(BUILD)/bin/fuzz_container: $(BUILD)/validate/fuzz/mutate_container.o
 
 # New inputs go to build/fuzz/corpus; the committed corpus is only read. A finding is left in build/fuzz/found/.

@@ -3,7 +3,8 @@
 PTX_ARCHS := 80 90a 100a 120a
 check-ptx: ## every instruction wrapper through nvcc for each architecture, and through the host compiler
 	@mkdir -p $(BUILD)/validate/simt
-	$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -c validate/simt/ptx_all.cu -o $(BUILD)/validate/simt/ptx_all.o
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -c validate/simt/ptx_all.cu -o $(BUILD)/validate/simt/ptx_all.o
 ifneq (,$(NVCC))
 	for a in $(PTX_ARCHS); do \
 	    $(NVCC) -std=c++17 $(CPPFLAGS) -include kernels/cuda/launch.cuh -arch=sm_$$a -cubin validate/simt/ptx_all.cu \
