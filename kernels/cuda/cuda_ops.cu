@@ -1,31 +1,51 @@
 /* cuda_ops.cu — the CUDA backend's operations table.  Its pointers are device pointers, so an operation that has no kernel
  * yet cannot fall back to the reference: it says FB_UNSUPPORTED. */
 #include "cuda_ops.h"
+#include "gemm.cuh"
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace {
 
-#define UNSUPPORTED(NAME) fb_fail(ctx, FB_UNSUPPORTED, NAME ": the CUDA backend has no kernel for it yet")
+/* The products choose by the generation that their table was made for. */
+template <int ARCH> size_t workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    switch (op) {
+    case FB_OP_QUANTIZE: return FB_CUDA(quantize_workspace)(w);
+    case FB_OP_GEMM: return FB_CUDA(gemm_workspace)(ctx, fb_device_of(ARCH), w, m, t);
+    case FB_OP_GEMM_DX: return FB_CUDA(gemm_dx_workspace)(ctx, fb_device_of(ARCH), w, m, t);
+    default: return 0;
+    }
+}
+template <int ARCH> fb_weights gemm_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    return FB_CUDA(gemm_weights)(ctx, fb_device_of(ARCH), w, m, t);
+}
+template <int ARCH> fb_weights gemm_dx_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    return FB_CUDA(gemm_dx_weights)(ctx, fb_device_of(ARCH), w, m, t);
+}
+template <int ARCH>
+fb_status gemm(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype, const void *bias, void *y,
+               fb_dtype y_dtype)
+{
+    const fb_gemm_call call = {ctx, fb_device_of(ARCH), w, m, x, x_dtype, bias, y, y_dtype, false, {}};
+    return FB_CUDA(gemm)(&call);
+}
+template <int ARCH>
+fb_status gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx, fb_dtype dx_dtype,
+                  bool accumulate)
+{
+    const fb_gemm_call call = {ctx, fb_device_of(ARCH), w, m, dy, dy_dtype, nullptr, dx, dx_dtype, accumulate, {}};
+    return FB_CUDA(gemm_dx)(&call);
+}
 
-size_t workspace(const fb_context *, fb_op op, const fb_matrix *w, int64_t, fb_dtype)
-{
-    return op == FB_OP_QUANTIZE ? FB_CUDA(quantize_workspace)(w) : 0;
-}
-fb_weights weights(const fb_context *, const fb_matrix *, int64_t, fb_dtype) { return FB_WEIGHTS_ROUNDED; }
-fb_status gemm(fb_context *ctx, const fb_matrix *, int64_t, const void *, fb_dtype, const void *, void *, fb_dtype)
-{
-    return UNSUPPORTED("gemm");
-}
-fb_status gemm_dx(fb_context *ctx, const fb_matrix *, int64_t, const void *, fb_dtype, void *, fb_dtype, bool)
-{
-    return UNSUPPORTED("gemm_dx");
-}
-
-fb_ops make_table(const char *variant)
+template <int ARCH> fb_ops make_table(const char *variant)
 {
     fb_ops ops = {};
     ops.variant = variant;
-    ops.workspace = workspace;
+    ops.workspace = workspace<ARCH>;
     ops.quantize = FB_CUDA(quantize);
     ops.dequantize = FB_CUDA(dequantize);
     ops.double_quantize = FB_CUDA(double_quantize);
@@ -36,10 +56,19 @@ fb_ops make_table(const char *variant)
     ops.denormalize = FB_CUDA(denormalize);
     ops.adamw32 = FB_CUDA(adamw32);
     ops.adamw8 = FB_CUDA(adamw8);
-    ops.gemm_weights = ops.gemm_dx_weights = weights;
-    ops.gemm = gemm;
-    ops.gemm_dx = gemm_dx;
+    ops.gemm_weights = gemm_weights<ARCH>;
+    ops.gemm_dx_weights = gemm_dx_weights<ARCH>;
+    ops.gemm = gemm<ARCH>;
+    ops.gemm_dx = gemm_dx<ARCH>;
     return ops;
+}
+
+/* FOURBIT_CUDA_ARCH=sm80|sm90|sm100 takes the kernels of an earlier generation (on a GPU: to compare them; in the executor,
+ * which is every generation and sm80 unless told: to test each). 0: not set, or not a generation. */
+int forced_arch()
+{
+    const char *s = getenv("FOURBIT_CUDA_ARCH");
+    return !s ? 0 : strcmp(s, "sm80") == 0 ? 80 : strcmp(s, "sm90") == 0 ? 90 : strcmp(s, "sm100") == 0 ? 100 : 0;
 }
 
 } // namespace
@@ -48,8 +77,9 @@ fb_ops make_table(const char *variant)
 
 extern "C" const fb_ops *fb_simt_ops(char *)
 {
-    static const fb_ops table = make_table("simt");
-    return &table;
+    static const fb_ops sm80 = make_table<80>("simt"), sm90 = make_table<90>("simt"), sm100 = make_table<100>("simt");
+    const int arch = forced_arch();
+    return arch == 100 ? &sm100 : arch == 90 ? &sm90 : &sm80;
 }
 
 #else
@@ -69,8 +99,9 @@ extern "C" const fb_ops *fb_cuda_ops(char *why)
         snprintf(why, FB_MESSAGE_SIZE, "the CUDA device has compute capability %d.%d; 8.0 is the least", major, minor);
         return nullptr;
     }
-    static const fb_ops sm80 = make_table("sm80"), sm90 = make_table("sm90"), sm100 = make_table("sm100");
-    return major == 8 ? &sm80 : major == 9 ? &sm90 : &sm100;
+    static const fb_ops sm80 = make_table<80>("sm80"), sm90 = make_table<90>("sm90"), sm100 = make_table<100>("sm100");
+    const int own = major == 8 ? 80 : major == 9 ? 90 : 100, forced = forced_arch(), arch = forced && forced < own ? forced : own;
+    return arch == 80 ? &sm80 : arch == 90 ? &sm90 : &sm100;
 }
 
 #endif
