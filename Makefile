@@ -94,7 +94,7 @@ sanitize: bootstrap ## the test suites under AddressSanitizer and UBSan
 DEST := $(DESTDIR)$(PREFIX)
 install: lib ## the library, its headers and fourbit.pc, under PREFIX (/usr/local)
 	install -d $(DEST)/include/fourbit $(DEST)/lib/pkgconfig
-	install -m 644 kernels/fourbit.h kernels/fourbit_plugin.h kernels/formats.h $(DEST)/include/fourbit/
+	install -m 644 kernels/fourbit.h kernels/fourbit_plugin.h kernels/formats.h kernels/dropout.h $(DEST)/include/fourbit/
 	install -m 644 $(LIB) $(DEST)/lib/
 	install -m 755 $(BUILD)/libfourbit.so $(DEST)/lib/libfourbit.so.$(VERSION)
 	ln -sf libfourbit.so.$(VERSION) $(DEST)/lib/libfourbit.so.0

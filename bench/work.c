@@ -165,6 +165,8 @@ static fb_status one_call(ours *o)
     case FB_OP_DEQUANTIZE: return o->ops->dequantize(&o->ctx, &w->w, w->out, c->dtype);
     case FB_OP_GEMM: return o->ops->gemm(&o->ctx, &w->w, c->m, w->a, c->dtype, NULL, w->out, c->dtype);
     case FB_OP_GEMM_DX: return o->ops->gemm_dx(&o->ctx, &w->w, c->m, w->a, c->dtype, w->out, c->dtype, false);
+    case FB_OP_LORA_FORWARD:
+    case FB_OP_LORA_BACKWARD:
     case FB_OP_COUNT: break;
     }
     return FB_INVALID_ARGUMENT;

@@ -4,7 +4,8 @@
  * enums and block sizes, non-NULL aligned pointers where data is read or written,
  * n > 0, m > 0 and a
  * non-empty output (the contracted dimension of a product may be 0), no custom codebook when quantizing, and a workspace of at
- * least what its workspace slot asked for. Only a backend can see the values, so
+ * least what its workspace slot asked for. lora_forward: rows or cols may be 0, U is an output too. lora_backward: one of
+ * rows and cols may be 0, and m where gradients are set, not accumulated: what is empty is skipped, the rest are sums of nothing. Only a backend can see the values, so
  * the search for NaN and Inf is its own (fb_fail_nonfinite).
  *
  * Two rules that every backend follows to the bit, stated here because they say
@@ -48,6 +49,12 @@ typedef struct fb_ops {
     fb_status (*gemm)(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, const void *, void *,
                       fb_dtype);
     fb_status (*gemm_dx)(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, void *, fb_dtype, bool);
+    size_t (*lora_workspace)(const fb_context *, fb_op, const fb_matrix *, int32_t rank, int64_t m, fb_dtype);
+    fb_weights (*lora_weights)(const fb_context *, fb_op, const fb_matrix *, int32_t rank, int64_t m, fb_dtype);
+    fb_status (*lora_forward)(fb_context *, const fb_matrix *, const fb_lora *, int64_t, const void *, fb_dtype,
+                              const void *, void *, fb_dtype, void *);
+    fb_status (*lora_backward)(fb_context *, const fb_matrix *, const fb_lora *, int64_t, const void *, const void *,
+                               const void *, fb_dtype, void *, fb_dtype, bool, float *, float *, bool);
 } fb_ops;
 
 /* Each returns its table, or NULL with the reason in why[FB_MESSAGE_SIZE].
@@ -65,6 +72,12 @@ typedef struct fb_adamw_factors {
     float step_size, sqrt_correction2, eps; /* lr / (1-beta1^t), sqrt(1-beta2^t) */
 } fb_adamw_factors;
 fb_adamw_factors fb_adamw_get_factors(const fb_adamw *hyper);
+
+/* The f of fourbit.h: U = f * Z A^T, dU = f * dY B. */
+static inline float fb_lora_factor(const fb_lora *lora)
+{
+    return (float)((double)lora->scale / (1.0 - (double)lora->dropout));
+}
 
 /* Write ctx->message and return the status. */
 fb_status fb_fail(fb_context *ctx, fb_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));

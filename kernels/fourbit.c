@@ -218,7 +218,7 @@ static fb_status check_workspace(fb_context *ctx, size_t needed)
     if (needed == 0) return FB_OK;
     if (!ctx->workspace || ctx->workspace_bytes < needed)
         return fb_fail(ctx, FB_WORKSPACE_TOO_SMALL,
-                       "ctx->workspace has %zu bytes, %zu are needed (fb_workspace_size tells)",
+                       "ctx->workspace has %zu bytes, %zu are needed (fb_workspace_size, fb_lora_workspace_size tell)",
                        ctx->workspace ? ctx->workspace_bytes : 0, needed);
     if ((uintptr_t)ctx->workspace % 64)
         return fb_fail(ctx, FB_INVALID_ARGUMENT, "ctx->workspace is not aligned to 64 bytes");
@@ -302,16 +302,50 @@ fb_status fb_matrix_bind(fb_matrix *w, void *buffer, size_t bytes)
     return FB_OK;
 }
 
+static bool is_lora(fb_op op) { return op == FB_OP_LORA_FORWARD || op == FB_OP_LORA_BACKWARD; }
+
+static fb_status check_workspace_query(fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype dtype, const size_t *bytes)
+{
+    TRY(check_shape(ctx, w));
+    TRY(check_activations(ctx, "max(rows, cols)", m, w->rows > w->cols ? w->rows : w->cols));
+    TRY(check_dtype(ctx, "dtype", dtype));
+    return bytes ? FB_OK : fb_fail(ctx, FB_INVALID_ARGUMENT, "bytes is NULL");
+}
+
+/* rank itself, and that A, B and U stay below 2^60 elements */
+static fb_status check_rank(fb_context *ctx, const char *name, const fb_matrix *w, int32_t rank, int64_t m)
+{
+    if (rank < 1 || rank > FB_LORA_RANK_MAX)
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "%s is %d; it must be 1 ... %d", name, (int)rank, FB_LORA_RANK_MAX);
+    const struct { const char *name; int64_t d; } sides[] = {{"rows", w->rows}, {"cols", w->cols}, {"m", m}};
+    for (int i = 0; i < 3; i++)
+        if (sides[i].d >= ((int64_t)1 << 60) / rank)
+            return fb_fail(ctx, FB_INVALID_ARGUMENT, "%s * %s is %lld * %d; the product must stay below 2^60", sides[i].name,
+                           name, (long long)sides[i].d, (int)rank);
+    return FB_OK;
+}
+
 fb_status fb_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype dtype, size_t *bytes)
 {
     BEGIN(ctx);
     if ((unsigned)op >= FB_OP_COUNT)
         return fb_fail(ctx, FB_INVALID_ARGUMENT, "op is %d; operations are 0 ... %d", (int)op, FB_OP_COUNT - 1);
-    TRY(check_shape(ctx, w));
-    TRY(check_activations(ctx, "max(rows, cols)", m, w->rows > w->cols ? w->rows : w->cols));
-    TRY(check_dtype(ctx, "dtype", dtype));
-    if (!bytes) return fb_fail(ctx, FB_INVALID_ARGUMENT, "bytes is NULL");
+    if (is_lora(op))
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "op is %d, whose workspace depends on the rank: fb_lora_workspace_size tells", (int)op);
+    TRY(check_workspace_query(ctx, w, m, dtype, bytes));
     *bytes = ops->workspace(ctx, op, w, m, dtype);
+    return FB_OK;
+}
+
+fb_status fb_lora_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m,
+                                 fb_dtype dtype, size_t *bytes)
+{
+    BEGIN(ctx);
+    if (!is_lora(op))
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "op is %d; it must be FB_OP_LORA_FORWARD or FB_OP_LORA_BACKWARD", (int)op);
+    TRY(check_workspace_query(ctx, w, m, dtype, bytes));
+    TRY(check_rank(ctx, "rank", w, rank, m));
+    *bytes = ops->lora_workspace(ctx, op, w, rank, m, dtype);
     return FB_OK;
 }
 
@@ -541,4 +575,62 @@ fb_status fb_gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void 
     if (m == 0 || w->cols == 0) return FB_OK;
     TRY(check_workspace(ctx, ops->workspace(ctx, FB_OP_GEMM_DX, w, m, dy_dtype)));
     return ops->gemm_dx(ctx, w, m, dy, dy_dtype, dx, dx_dtype, accumulate);
+}
+
+/* ---- LoRA --------------------------------------------------------------------------------------------- */
+
+static fb_status check_lora(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, fb_dtype t)
+{
+    if (!lora) return fb_fail(ctx, FB_INVALID_ARGUMENT, "lora is NULL");
+    TRY(check_activations(ctx, "rows", m, w->rows));
+    TRY(check_activations(ctx, "cols", m, w->cols));
+    TRY(check_rank(ctx, "lora->rank", w, lora->rank, m));
+    if (!(lora->dropout >= 0 && lora->dropout < 1))
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "lora->dropout is %g; it must be in [0, 1)", (double)lora->dropout);
+    if (!isfinite(fb_lora_factor(lora)))
+        return fb_fail(ctx, FB_INVALID_ARGUMENT, "lora->scale is %g; scale / (1 - dropout) must be finite", (double)lora->scale);
+    TRY(check_pointer(ctx, "lora->a", lora->a, fb_dtype_size(t), lora->rank * w->cols));
+    return check_pointer(ctx, "lora->b", lora->b, fb_dtype_size(t), w->rows * lora->rank);
+}
+
+fb_weights fb_lora_weights(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype dtype)
+{
+    char why[FB_MESSAGE_SIZE];
+    const fb_ops *ops = ctx && w ? backend_ops(ctx->backend, why) : NULL;
+    return ops ? ops->lora_weights(ctx, op, w, rank, m, dtype) : FB_WEIGHTS_ROUNDED;
+}
+
+fb_status fb_lora_forward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                          fb_dtype x_dtype, const void *bias, void *y, fb_dtype y_dtype, void *u)
+{
+    BEGIN(ctx);
+    TRY(check_matrix(ctx, w));
+    TRY(check_dtype(ctx, "x_dtype", x_dtype));
+    TRY(check_lora(ctx, w, lora, m, x_dtype));
+    TRY(check_pointer(ctx, "x", x, fb_dtype_size(x_dtype), m * w->cols));
+    if (bias) TRY(check_pointer(ctx, "bias", bias, fb_dtype_size(x_dtype), w->rows));
+    TRY(check_data(ctx, "y", y, "y_dtype", y_dtype, m * w->rows));
+    TRY(check_pointer(ctx, "u", u, fb_dtype_size(x_dtype), m * lora->rank));
+    if (m == 0) return FB_OK;
+    TRY(check_workspace(ctx, ops->lora_workspace(ctx, FB_OP_LORA_FORWARD, w, lora->rank, m, x_dtype)));
+    return ops->lora_forward(ctx, w, lora, m, x, x_dtype, bias, y, y_dtype, u);
+}
+
+fb_status fb_lora_backward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                           const void *u, const void *dy, fb_dtype dtype, void *dx, fb_dtype dx_dtype,
+                           bool accumulate_dx, float *da, float *db, bool accumulate_grads)
+{
+    BEGIN(ctx);
+    TRY(check_matrix(ctx, w));
+    TRY(check_dtype(ctx, "dtype", dtype));
+    TRY(check_lora(ctx, w, lora, m, dtype));
+    TRY(check_pointer(ctx, "x", x, fb_dtype_size(dtype), m * w->cols));
+    TRY(check_pointer(ctx, "u", u, fb_dtype_size(dtype), m * lora->rank));
+    TRY(check_pointer(ctx, "dy", dy, fb_dtype_size(dtype), m * w->rows));
+    if (dx) TRY(check_data(ctx, "dx", dx, "dx_dtype", dx_dtype, m * w->cols));
+    TRY(check_pointer(ctx, "da", da, sizeof *da, lora->rank * w->cols));
+    TRY(check_pointer(ctx, "db", db, sizeof *db, w->rows * lora->rank));
+    if ((m == 0 && accumulate_grads) || (w->rows == 0 && w->cols == 0)) return FB_OK;
+    TRY(check_workspace(ctx, ops->lora_workspace(ctx, FB_OP_LORA_BACKWARD, w, lora->rank, m, dtype)));
+    return ops->lora_backward(ctx, w, lora, m, x, u, dy, dtype, dx, dx_dtype, accumulate_dx, da, db, accumulate_grads);
 }

@@ -148,11 +148,14 @@ typedef enum fb_op {
     FB_OP_DEQUANTIZE,
     FB_OP_GEMM,
     FB_OP_GEMM_DX,
+    FB_OP_LORA_FORWARD,
+    FB_OP_LORA_BACKWARD,
     FB_OP_COUNT
 } fb_op;
 
 /* Bytes of ctx->workspace that an operation on w needs: m rows of activations
- * (gemm, gemm_dx), dtype of the dense input. Operations not listed need none. */
+ * (gemm, gemm_dx), dtype of the dense input. LoRA's two also need to know the rank:
+ * fb_lora_workspace_size. Operations not listed need none. */
 fb_status fb_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype dtype, size_t *bytes);
 
 /* ---- 4-bit ----------------------------------------------------------------------- */
@@ -241,6 +244,52 @@ fb_status fb_gemm(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x,
 /* dX [M, K] = dY [M, N] * W; with accumulate, dX += it. */
 fb_status fb_gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx,
                      fb_dtype dx_dtype, bool accumulate);
+
+/* ---- LoRA --------------------------------------------------------------------------------- */
+
+/* Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), section 4.1, around a quantized W as in
+ * Dettmers et al., QLoRA (2023), equation 5:
+ *     Y = X W^T + bias + scale * D(X) A^T B^T
+ * D drops elements of X with probability `dropout` and multiplies the others by 1 / (1 - dropout). Which ones
+ * depends on (seed, index of the element in X) alone and is the same on every backend (dropout.h), so the backward
+ * pass drops the same without a mask being kept. With f = scale / (1 - dropout), rounded to fp32, and Z = X with the
+ * dropped elements 0 (exact in X's type), what is computed is
+ *     U  = f * Z A^T                 [M, rank], rounded once to X's type; the caller keeps it for the backward pass
+ *     Y  = X W^T + bias + U B^T      [M, N], rounded once
+ *     dU = f * dY B                  [M, rank], rounded at most once to dY's type; in the workspace
+ *     dA = dU^T Z                    [rank, K], fp32
+ *     dB = dY^T U                    [N, rank], fp32
+ *     dX = dY W + (dU A where X was kept)    [M, K]
+ * Sums are in fp32; W enters as fb_lora_weights says. In fp16, U and dU overflow beyond 65504: a large alpha wants
+ * bf16. With B = 0, as training begins, dA is exactly 0 (where all is finite). */
+enum { FB_LORA_RANK_MAX = 256 };
+
+typedef struct fb_lora {
+    int32_t rank;  /* 1 ... FB_LORA_RANK_MAX */
+    float scale;   /* alpha / rank; rsLoRA: alpha / sqrt(rank) */
+    float dropout; /* [0, 1); 0: D(X) = X, and seed is not used */
+    uint64_t seed; /* a new one for each layer and step */
+    const void *a; /* A [rank, K] */
+    const void *b; /* B [N, rank], both in the activations' type */
+} fb_lora;
+
+/* Bytes of ctx->workspace for FB_OP_LORA_FORWARD or FB_OP_LORA_BACKWARD with m rows of activations of type dtype. */
+fb_status fb_lora_workspace_size(fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m,
+                                 fb_dtype dtype, size_t *bytes);
+
+fb_weights fb_lora_weights(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m,
+                           fb_dtype dtype);
+
+/* Y [M, N] and U [M, rank] (in x_dtype) from X [M, K]; bias [N] in x_dtype, or NULL. */
+fb_status fb_lora_forward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                          fb_dtype x_dtype, const void *bias, void *y, fb_dtype y_dtype, void *u);
+
+/* X, dY and U as they were or would be in the forward call, all of one dtype -> dA, dB, and dX unless it is NULL
+ * (a first layer needs none). accumulate_dx: dX += it; accumulate_grads: dA and dB += theirs, as gradient
+ * accumulation over micro-batches wants. */
+fb_status fb_lora_backward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                           const void *u, const void *dy, fb_dtype dtype, void *dx, fb_dtype dx_dtype,
+                           bool accumulate_dx, float *da, float *db, bool accumulate_grads);
 
 #ifdef __cplusplus
 }

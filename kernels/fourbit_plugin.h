@@ -78,6 +78,18 @@ typedef struct fb_plugin {
     fb_status (*adamw8)(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *params, fb_dtype params_dtype,
                         const void *grads, fb_dtype grads_dtype, uint8_t *m_codes, float *m_absmax,
                         uint8_t *v_codes, float *v_absmax);
+
+    /* LoRA: lora_forward and lora_backward together or neither (then the reference's), for every case: `supports` is not
+     * asked. rows or cols may be 0, and m in a backward that sets gradients: what is left are sums of nothing. */
+    size_t (*lora_workspace)(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m,
+                             fb_dtype dtype); /* NULL: none */
+    fb_weights (*lora_weights)(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m,
+                               fb_dtype dtype); /* NULL: FB_WEIGHTS_ROUNDED */
+    fb_status (*lora_forward)(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                              fb_dtype x_dtype, const void *bias, void *y, fb_dtype y_dtype, void *u);
+    fb_status (*lora_backward)(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x,
+                               const void *u, const void *dy, fb_dtype dtype, void *dx, fb_dtype dx_dtype,
+                               bool accumulate_dx, float *da, float *db, bool accumulate_grads);
 } fb_plugin;
 
 #define FB_PLUGIN_HEADER \

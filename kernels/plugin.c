@@ -26,14 +26,18 @@ static bool has_slot(fb_op op)
     case FB_OP_DEQUANTIZE: return plugin.dequantize;
     case FB_OP_GEMM: return plugin.gemm;
     case FB_OP_GEMM_DX: return plugin.gemm_dx;
+    case FB_OP_LORA_FORWARD:
+    case FB_OP_LORA_BACKWARD: return plugin.lora_forward && plugin.lora_backward;
     case FB_OP_COUNT: break;
     }
     return false;
 }
 
+static bool is_lora(fb_op op) { return op == FB_OP_LORA_FORWARD || op == FB_OP_LORA_BACKWARD; }
+
 static bool takes(fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    return has_slot(op) && (!plugin.supports || plugin.supports(op, w, m, t));
+    return has_slot(op) && (is_lora(op) || !plugin.supports || plugin.supports(op, w, m, t));
 }
 
 static size_t workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)
@@ -77,6 +81,16 @@ static fb_status gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const v
                                                                                           accumulate);
 }
 
+static size_t lora_workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype t)
+{
+    return plugin.lora_workspace ? plugin.lora_workspace(ctx, op, w, rank, m, t) : 0;
+}
+
+static fb_weights lora_weights(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype t)
+{
+    return plugin.lora_weights ? plugin.lora_weights(ctx, op, w, rank, m, t) : FB_WEIGHTS_ROUNDED;
+}
+
 /* The table to call; how many slots are the plugin's. */
 static int lay_over_reference(void)
 {
@@ -99,6 +113,10 @@ static int lay_over_reference(void)
     TAKE(adamw32);
     TAKE(adamw8);
 #undef TAKE
+    if (has_slot(FB_OP_LORA_FORWARD)) {
+        table.lora_workspace = lora_workspace, table.lora_weights = lora_weights;
+        table.lora_forward = plugin.lora_forward, table.lora_backward = plugin.lora_backward;
+    }
     return own;
 }
 

@@ -20,7 +20,7 @@ static double rounded_weight(const fb_matrix *w, fb_dtype t, int64_t row, int64_
 /* One rounding from double to the stored type. By way of fp32 there would be two,
  * and a double just above a bf16 tie would come out a whole bf16 ulp away; sticky:
  * round to fp32 towards odd first, which never makes or breaks a tie. */
-static void store_double(void *p, fb_dtype t, int64_t i, double v)
+void ref_store_double(void *p, fb_dtype t, int64_t i, double v)
 {
     float f = (float)v;
     if (t != FB_F32 && isfinite(f) && (double)f != v) {
@@ -31,19 +31,29 @@ static void store_double(void *p, fb_dtype t, int64_t i, double v)
     fb_store(p, t, i, f);
 }
 
+double ref_gemm_sum(const fb_matrix *w, int64_t i, int64_t n, const void *x, fb_dtype x_dtype, const void *bias)
+{
+    double sum = 0;
+    for (int64_t k = 0; k < w->cols; k++)
+        sum += (double)fb_load(x, x_dtype, i * w->cols + k) * rounded_weight(w, x_dtype, n, k);
+    return bias ? sum + (double)fb_load(bias, x_dtype, n) : sum;
+}
+
+double ref_gemm_dx_sum(const fb_matrix *w, int64_t i, int64_t k, const void *dy, fb_dtype dy_dtype, double before)
+{
+    double sum = before;
+    for (int64_t n = 0; n < w->rows; n++)
+        sum += (double)fb_load(dy, dy_dtype, i * w->rows + n) * rounded_weight(w, dy_dtype, n, k);
+    return sum;
+}
+
 fb_status ref_gemm(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype, const void *bias,
                    void *y, fb_dtype y_dtype)
 {
     (void)ctx;
-    int64_t rows = w->rows, cols = w->cols;
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t i = 0; i < m; i++) {
-            double sum = 0;
-            for (int64_t k = 0; k < cols; k++)
-                sum += (double)fb_load(x, x_dtype, i * cols + k) * rounded_weight(w, x_dtype, n, k);
-            if (bias) sum += fb_load(bias, x_dtype, n);
-            store_double(y, y_dtype, i * rows + n, sum);
-        }
+    for (int64_t n = 0; n < w->rows; n++)
+        for (int64_t i = 0; i < m; i++)
+            ref_store_double(y, y_dtype, i * w->rows + n, ref_gemm_sum(w, i, n, x, x_dtype, bias));
     return FB_OK;
 }
 
@@ -51,13 +61,9 @@ fb_status ref_gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void
                       fb_dtype dx_dtype, bool accumulate)
 {
     (void)ctx;
-    int64_t rows = w->rows, cols = w->cols;
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t k = 0; k < cols; k++) {
-            double sum = accumulate ? fb_load(dx, dx_dtype, i * cols + k) : 0.0;
-            for (int64_t n = 0; n < rows; n++)
-                sum += (double)fb_load(dy, dy_dtype, i * rows + n) * rounded_weight(w, dy_dtype, n, k);
-            store_double(dx, dx_dtype, i * cols + k, sum);
-        }
+    for (int64_t at = 0; at < m * w->cols; at++) {
+        double before = accumulate ? fb_load(dx, dx_dtype, at) : 0.0;
+        ref_store_double(dx, dx_dtype, at, ref_gemm_dx_sum(w, at / w->cols, at % w->cols, dy, dy_dtype, before));
+    }
     return FB_OK;
 }

@@ -29,6 +29,12 @@ fb_status ref_gemm(fb_context *, const fb_matrix *w, int64_t m, const void *x, f
                    fb_dtype);
 fb_status ref_gemm_dx(fb_context *, const fb_matrix *w, int64_t m, const void *dy, fb_dtype, void *dx, fb_dtype,
                       bool accumulate);
+size_t ref_lora_workspace(const fb_context *, fb_op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype);
+fb_status ref_lora_forward(fb_context *, const fb_matrix *w, const fb_lora *, int64_t m, const void *x, fb_dtype,
+                           const void *bias, void *y, fb_dtype, void *u);
+fb_status ref_lora_backward(fb_context *, const fb_matrix *w, const fb_lora *, int64_t m, const void *x, const void *u,
+                            const void *dy, fb_dtype, void *dx, fb_dtype, bool accumulate_dx, float *da, float *db,
+                            bool accumulate_grads);
 
 /* ---- shared by the files, and by tests ------------------------------------------------- */
 
@@ -43,6 +49,11 @@ float ref_scaled(float x, float absmax);
  * absmax of a block, decoded if it is double-quantized. */
 float ref_block_absmax(const fb_matrix *w, int64_t block);
 float ref_weight(const fb_matrix *w, int64_t i);
+
+/* y[i][n] and dx[i][k] before they are rounded; and one rounding from double to t. */
+double ref_gemm_sum(const fb_matrix *w, int64_t i, int64_t n, const void *x, fb_dtype, const void *bias);
+double ref_gemm_dx_sum(const fb_matrix *w, int64_t i, int64_t k, const void *dy, fb_dtype, double before);
+void ref_store_double(void *p, fb_dtype t, int64_t i, double v);
 
 /* Tree sum of backend.h: value(user, i) for i = 0 ... n-1. */
 double ref_tree_sum(double (*value)(const void *user, int64_t i), const void *user, int64_t n);

@@ -16,6 +16,12 @@ static fb_weights ref_declares(const fb_context *ctx, const fb_matrix *w, int64_
     return FB_WEIGHTS_ROUNDED;
 }
 
+static fb_weights ref_lora_declares(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype t)
+{
+    (void)op, (void)rank;
+    return ref_declares(ctx, w, m, t);
+}
+
 const fb_ops *fb_reference_ops(void)
 {
     static const fb_ops ops = {
@@ -35,6 +41,10 @@ const fb_ops *fb_reference_ops(void)
         .gemm_dx_weights = ref_declares,
         .gemm = ref_gemm,
         .gemm_dx = ref_gemm_dx,
+        .lora_workspace = ref_lora_workspace,
+        .lora_weights = ref_lora_declares,
+        .lora_forward = ref_lora_forward,
+        .lora_backward = ref_lora_backward,
     };
     return &ops;
 }

@@ -122,7 +122,7 @@ const fb_case fb_cases[] = {
 
 const char *fb_op_name(fb_op op)
 {
-    static const char *const names[] = {"quantize", "dequantize", "gemm", "gemm_dx"};
+    static const char *const names[] = {"quantize", "dequantize", "gemm", "gemm_dx", "lora", "lora_backward"};
     FB_STATIC_ASSERT(sizeof names / sizeof *names == FB_OP_COUNT, "a name for each operation");
     return (unsigned)op < FB_OP_COUNT ? names[op] : "?";
 }

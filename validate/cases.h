@@ -27,7 +27,7 @@ typedef struct fb_case {
 
 extern const fb_case fb_cases[]; /* ends with rows = -1 */
 
-const char *fb_op_name(fb_op op); /* "quantize", "dequantize", "gemm", "gemm_dx" */
+const char *fb_op_name(fb_op op); /* "quantize", "dequantize", "gemm", "gemm_dx", "lora", "lora_backward" */
 /* "gemm/nf4/b64+dq/M1_N4096_K4096", as the results name it without the backend;
  * a dtype other than bf16 is appended: ".../fp32". */
 void fb_case_name(const fb_case *c, char *text, size_t size);

@@ -20,8 +20,14 @@
  *   2  product, as a whole        ||y - r|| <= (CHECK_FROBENIUS + q)||r|| fp32 sums err like a random walk: 1e-6 at
  *      (Gaussian data)            q: what rounding r itself costs         L = 4096 and 1.1e-5 for a truncating tensor core
  *                                                                         at L = 11008; a lost element costs 1/sqrt(L M N)
+ *   2  LoRA (check_lora.h)        as a product's, over L + rank terms;   each stage is checked against the outputs of the
+ *                                 + sum slack |with|                      one before it. dU is not an output: where it enters,
+ *                                                                         slack is the most it can be off: its own bound e,
+ *                                                                         then rounded to its type or not
  *   3  product against weights    ||y - r|| <= CHECK_END_TO_END ||r||     bf16 weights and outputs: two roundings of rms
  *      that were never rounded    and CHECK_SQNR_DB                       2^-9 * 0.83 (uniform mantissa) = 2.3e-3 in all
+ *
+ * With slack the bound on the whole grows by the norm of sum slack |with|: elements that share a dU err together.
  *
  * An element whose r - e rounds to a smaller output than y is right at the edge
  * of the interval, not outside it.
@@ -64,7 +70,7 @@ check_result check_same_value(check_place place, const void *got, const void *wa
  * not by the library: rounded to dtype, or never rounded. */
 void check_weights(const fb_matrix *w, fb_weights weights, fb_dtype dtype, double *out);
 
-/* out [m, p] = a [m, l] * B (+ bias [p]) (+ before [m, p]);
+/* out [m, p] = factor * a [m, l] * B (+ bias [p]) (+ terms [m, rank] * with [rank, p] where kept) (+ before [m, p]);
  * B[l][p] = weights[p][l] (gemm: weights [p, l]) or weights[l][p] (dx: weights [l, p]). */
 typedef struct check_product {
     const char *what;
@@ -78,7 +84,18 @@ typedef struct check_product {
     const void *out;
     fb_dtype out_dtype;
     bool gaussian;      /* also the bound on the whole */
+    const float *factor; /* of the first contraction; NULL: 1 */
+    /* A second contraction; rank 0: none. The kernel's terms are these to within slack (NULL: exactly these). */
+    int64_t rank;
+    const double *terms, *slack, *with;
+    const uint8_t *kept; /* [m, p]: 0 where terms do not enter; NULL: they enter everywhere */
 } check_product;
+typedef struct check_sum {
+    double value, magnitude;     /* in double, before `before` is added; sum of the terms' magnitudes */
+    double error;                /* the most that fp32 sums of these terms are off */
+    double slack;                /* how far the terms' slack moves it at most */
+} check_sum;
+check_sum check_element(const check_product *c, int64_t index);
 check_result check_level2(const check_product *product);
 check_result check_level3(const check_product *product); /* weights: FB_WEIGHTS_EXACT */
 

@@ -21,7 +21,7 @@ typedef struct suite {
 } suite;
 
 extern const suite suite_formats, suite_quantize, suite_dequantize, suite_double_quant, suite_blockwise8,
-    suite_normalize, suite_gemm, suite_gemm_dx, suite_adamw, suite_api, suite_theory, suite_check, suite_golden, suite_large;
+    suite_normalize, suite_gemm, suite_gemm_dx, suite_lora, suite_adamw, suite_api, suite_theory, suite_check, suite_golden, suite_large;
 
 /* The backend that this process tests; a context for it. */
 extern fb_backend suite_backend;

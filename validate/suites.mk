@@ -1,8 +1,8 @@
 # The CUnit suites: one program, build/validate/test_fourbit (--help tells). The libraries beneath them
 # (comparison, cases, inputs, closed forms) are VALIDATE_OBJS, for benchmarks and tools to link as well.
-VALIDATE_OBJS := $(addprefix $(BUILD)/validate/,check.o guard.o cases.o inputs.o theory.o)
+VALIDATE_OBJS := $(addprefix $(BUILD)/validate/,check.o check_lora.o guard.o cases.o inputs.o theory.o)
 
-SUITE_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out validate/check.c validate/guard.c validate/cases.c \
+SUITE_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out validate/check.c validate/check_lora.c validate/guard.c validate/cases.c \
                 validate/inputs.c validate/theory.c,$(wildcard validate/*.c)))
 
 $(BUILD)/validate/test_fourbit: $(SUITE_OBJS) $(VALIDATE_OBJS) $(LIB)

@@ -204,6 +204,84 @@ static void products(void)
     world_free(&v);
 }
 
+/* LoRA: an adapter of rank 2 in src, U in codes8, gradients in dst and absmax8. */
+static void lora(void)
+{
+    world v;
+    world_new(&v);
+    fb_matrix *w = &v.w.m;
+    void *x = v.x.data, *y = v.y.data, *bias = v.bias.data, *u = v.codes8.data;
+    float *da = (float *)v.dst.data, *db = (float *)v.absmax8.data;
+    fb_lora adapter = {.rank = 2, .scale = 1, .dropout = 0.1f, .seed = 1, .a = v.src.data, .b = v.src.data};
+    const fb_lora *good = &adapter;
+#define FORWARD(w, lora, m, x, xt, bias, y, yt, u) fb_lora_forward(&v.ctx, w, lora, m, x, xt, bias, y, yt, u)
+#define BACKWARD(w, lora, m, x, u, dy, t, dx, dxt, da, db) \
+    fb_lora_backward(&v.ctx, w, lora, m, x, u, dy, t, dx, dxt, false, da, db, false)
+#define EITHER(word) \
+    REJECTED(word, FORWARD(w, good, M, x, FB_F32, bias, y, FB_F32, u)); \
+    REJECTED(word, BACKWARD(w, good, M, x, x, x, FB_F32, y, FB_F32, da, db))
+    WITH(good, NULL, EITHER("lora is NULL"));
+    static const int32_t ranks[] = {0, -1, 257, INT32_MIN, INT32_MAX};
+    for (int i = 0; i < 5; i++) WITH(adapter.rank, ranks[i], EITHER("lora->rank"));
+    static const float dropouts[] = {-0.1f, 1, 1.5f, NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 6; i++) WITH(adapter.dropout, dropouts[i], EITHER("lora->dropout"));
+    static const float scales[] = {NAN, INFINITY, -INFINITY, 3.4e38f};
+    for (int i = 0; i < 4; i++) WITH(adapter.scale, scales[i], EITHER("lora->scale"));
+    WITH(adapter.a, NULL, EITHER("lora->a"));
+    WITH(adapter.a, odd(v.src.data), EITHER("lora->a"));
+    WITH(adapter.b, NULL, EITHER("lora->b"));
+    WITH(adapter.b, odd(v.src.data), EITHER("lora->b"));
+    WITH(w->codes, NULL, EITHER("codes"));
+    WITH(w->format, (fb_format)4, EITHER("format"));
+    WITH(w->cols, (int64_t)1 << 59, EITHER("rows * cols"));
+    WITH(w, NULL, EITHER("w is NULL"));
+#undef EITHER
+    REJECTED("m is", FORWARD(w, good, -1, x, FB_F32, bias, y, FB_F32, u));
+    REJECTED("m *", FORWARD(w, good, (int64_t)1 << 58, x, FB_F32, bias, y, FB_F32, u));
+    REJECTED("x is", FORWARD(w, good, M, NULL, FB_F32, bias, y, FB_F32, u));
+    REJECTED("x is", FORWARD(w, good, M, odd(x), FB_BF16, bias, y, FB_F32, u));
+    REJECTED("x_dtype", FORWARD(w, good, M, x, (fb_dtype)3, bias, y, FB_F32, u));
+    REJECTED("bias", FORWARD(w, good, M, x, FB_F32, odd(bias), y, FB_F32, u));
+    REJECTED("y is", FORWARD(w, good, M, x, FB_F32, bias, NULL, FB_F32, u));
+    REJECTED("y_dtype", FORWARD(w, good, M, x, FB_F32, bias, y, (fb_dtype)3, u));
+    REJECTED("u is", FORWARD(w, good, M, x, FB_F32, bias, y, FB_F32, NULL));
+    REJECTED("u is", FORWARD(w, good, M, x, FB_F32, bias, y, FB_F32, odd(u)));
+    REJECTED("m is", BACKWARD(w, good, -1, x, x, x, FB_F32, y, FB_F32, da, db));
+    REJECTED("x is", BACKWARD(w, good, M, NULL, x, x, FB_F32, y, FB_F32, da, db));
+    REJECTED("u is", BACKWARD(w, good, M, x, NULL, x, FB_F32, y, FB_F32, da, db));
+    REJECTED("u is", BACKWARD(w, good, M, x, odd(x), x, FB_F16, y, FB_F32, da, db));
+    REJECTED("dy is", BACKWARD(w, good, M, x, x, NULL, FB_F32, y, FB_F32, da, db));
+    REJECTED("dtype", BACKWARD(w, good, M, x, x, x, (fb_dtype)-1, y, FB_F32, da, db));
+    REJECTED("dx is", BACKWARD(w, good, M, x, x, x, FB_F32, odd(y), FB_F32, da, db));
+    REJECTED("dx_dtype", BACKWARD(w, good, M, x, x, x, FB_F32, y, (fb_dtype)9, da, db));
+    REJECTED("da is", BACKWARD(w, good, M, x, x, x, FB_F32, y, FB_F32, NULL, db));
+    REJECTED("da is", BACKWARD(w, good, M, x, x, x, FB_F32, y, FB_F32, (float *)odd(da), db));
+    REJECTED("db is", BACKWARD(w, good, M, x, x, x, FB_F32, y, FB_F32, da, NULL));
+    size_t bytes = 12345, needed = 0;
+#define SIZE(op, w, rank, m, t, bytes) fb_lora_workspace_size(&v.ctx, op, w, rank, m, t, bytes)
+    REJECTED("op is", SIZE(FB_OP_GEMM, w, 2, M, FB_F32, &bytes));
+    REJECTED("op is", SIZE((fb_op)99, w, 2, M, FB_F32, &bytes));
+    REJECTED("w is NULL", SIZE(FB_OP_LORA_FORWARD, NULL, 2, M, FB_F32, &bytes));
+    REJECTED("rank is", SIZE(FB_OP_LORA_FORWARD, w, 0, M, FB_F32, &bytes));
+    REJECTED("m is", SIZE(FB_OP_LORA_FORWARD, w, 2, -M, FB_F32, &bytes));
+    REJECTED("dtype", SIZE(FB_OP_LORA_FORWARD, w, 2, M, (fb_dtype)3, &bytes));
+    REJECTED("bytes", SIZE(FB_OP_LORA_FORWARD, w, 2, M, FB_F32, NULL));
+    REJECTED("fb_lora_workspace_size", fb_workspace_size(&v.ctx, FB_OP_LORA_FORWARD, w, M, FB_F32, &bytes));
+    REJECTED("fb_lora_workspace_size", fb_workspace_size(&v.ctx, FB_OP_LORA_BACKWARD, w, M, FB_F32, &bytes));
+    fb_matrix wide = *w; /* rank * cols beyond 2^60 where rows * cols is not */
+    wide.rows = 1, wide.cols = (int64_t)1 << 54;
+    REJECTED("cols * rank", SIZE(FB_OP_LORA_FORWARD, &wide, 64, 1, FB_F32, &bytes));
+    REQUIRE(bytes == 12345, "a rejected size query wrote %zu", bytes);
+    REQUIRE(SIZE(FB_OP_LORA_BACKWARD, w, 2, M, FB_F32, &needed) == FB_OK, "%s", v.ctx.message);
+    if (needed)
+        WITH(v.ctx.workspace_bytes, needed - 1,
+             REJECTED_AS(FB_WORKSPACE_TOO_SMALL, "workspace", BACKWARD(w, good, M, x, x, x, FB_F32, y, FB_F32, da, db)));
+    REQUIRE(fb_lora_weights(NULL, FB_OP_LORA_FORWARD, w, 2, 1, FB_F32) == FB_WEIGHTS_ROUNDED, "a NULL context gives some answer");
+    REQUIRE(FORWARD(w, good, 0, NULL, FB_F32, NULL, NULL, FB_F32, NULL) == FB_OK, "m = 0: %s", v.ctx.message);
+    REQUIRE(fb_lora_backward(&v.ctx, w, good, 0, NULL, NULL, NULL, FB_F32, NULL, FB_F32, false, da, db, true) == FB_OK, "m = 0: %s", v.ctx.message);
+    world_free(&v);
+}
+
 static void eight_bits_and_moments(void)
 {
     world v;
@@ -321,7 +399,7 @@ static void sizes_of_zero(void)
         REQUIRE(fb_quantize(&ctx, NULL, FB_BF16, &w) == FB_OK, "%s", ctx.message);
         REQUIRE(fb_dequantize(&ctx, &w, NULL, FB_BF16) == FB_OK, "%s", ctx.message);
         size_t bytes;
-        for (int op = 0; op < FB_OP_COUNT; op++)
+        for (int op = 0; op < FB_OP_LORA_FORWARD; op++)
             for (int64_t m = 0; m <= 33; m += 11)
                 REQUIRE(fb_workspace_size(&ctx, (fb_op)op, &w, m, FB_BF16, &bytes) == FB_OK, "%s", ctx.message);
     }
@@ -415,6 +493,7 @@ static void concurrent_calls(void)
 static const suite_test tests[] = {{"quantize_dequantize", quantize_dequantize},
                                    {"contexts_and_workspace", contexts_and_workspace},
                                    {"products", products},
+                                   {"lora", lora},
                                    {"eight_bits_and_moments", eight_bits_and_moments},
                                    {"nested_absmax", nested_absmax},
                                    {"matrix_arithmetic", matrix_arithmetic},

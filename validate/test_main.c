@@ -14,7 +14,7 @@ enum { EXIT_SKIPPED = 77 };
 
 static const suite *const suites[] = {&suite_check,      &suite_formats,    &suite_quantize, &suite_dequantize,
                                       &suite_double_quant, &suite_blockwise8, &suite_normalize, &suite_gemm,
-                                      &suite_gemm_dx,    &suite_adamw,      &suite_api,      &suite_theory,
+                                      &suite_gemm_dx,    &suite_lora,       &suite_adamw,      &suite_api,      &suite_theory,
                                       &suite_golden,     &suite_large};
 enum { SUITE_COUNT = sizeof suites / sizeof *suites };
 
@@ -75,6 +75,24 @@ static bool lacks_product(bool dx)
                : fb_gemm(&ctx, &w, 1, &one, FB_F32, NULL, &y, FB_F32)) == FB_UNSUPPORTED;
 }
 
+static bool lacks_lora(void)
+{
+    float one = 1, out[4];
+    fb_matrix w;
+    fb_matrix_init(&w, FB_NF4, 0, 1, 64, false);
+    fb_lora lora = {.rank = 1, .scale = 1, .a = &one};
+    fb_context ctx = suite_context();
+    guard space = {0};
+    size_t bytes = 0;
+    if (fb_lora_workspace_size(&ctx, FB_OP_LORA_FORWARD, &w, 1, 1, FB_F32, &bytes) == FB_OK && bytes) {
+        space = guard_new("workspace", bytes, GUARD_END, 64);
+        ctx.workspace = space.data, ctx.workspace_bytes = bytes;
+    }
+    bool lacks = fb_lora_forward(&ctx, &w, &lora, 1, &one, FB_F32, NULL, NULL, FB_F32, out) == FB_UNSUPPORTED;
+    guard_free(&space);
+    return lacks;
+}
+
 static bool needs_gemm(const suite *s, const suite_test *t)
 {
     return s == &suite_gemm || strcmp(t->name, "concurrent_calls") == 0 ||
@@ -101,9 +119,10 @@ static int list_tests(const options *o)
 static int run_here(const options *o)
 {
     int matches = 0, selected = 0;
-    bool no_gemm = lacks_product(false), no_gemm_dx = lacks_product(true);
+    bool no_gemm = lacks_product(false), no_gemm_dx = lacks_product(true), no_lora = lacks_lora();
     if (no_gemm) printf("not run: gemm and api.concurrent_calls: this backend has no gemm yet\n");
     if (no_gemm_dx) printf("not run: gemm_dx: this backend has none yet\n");
+    if (no_lora) printf("not run: lora: this backend has none yet\n");
     if (CU_initialize_registry() != CUE_SUCCESS) return 2;
     for (int i = 0; i < SUITE_COUNT; i++) {
         CU_pSuite added = NULL;
@@ -111,7 +130,7 @@ static int run_here(const options *o)
             if (!named(o, suites[i], t)) continue;
             matches++;
             if (!applies(suites[i]) || (no_gemm && needs_gemm(suites[i], t)) ||
-                (no_gemm_dx && suites[i] == &suite_gemm_dx))
+                (no_gemm_dx && suites[i] == &suite_gemm_dx) || (no_lora && suites[i] == &suite_lora))
                 continue;
             if (!added) added = CU_add_suite(suites[i]->name, NULL, NULL);
             if (!added || !CU_add_test(added, t->name, t->run)) {

@@ -82,6 +82,10 @@ static void inherit(fb_ops *ops)
     INHERIT(gemm_dx_weights);
     INHERIT(gemm);
     INHERIT(gemm_dx);
+    INHERIT(lora_workspace);
+    INHERIT(lora_weights);
+    INHERIT(lora_forward);
+    INHERIT(lora_backward);
 #undef INHERIT
 }
 

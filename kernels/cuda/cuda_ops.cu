@@ -8,6 +8,8 @@
 
 namespace {
 
+#define UNSUPPORTED(NAME) fb_fail(ctx, FB_UNSUPPORTED, NAME ": the CUDA backend has no kernel for it yet")
+
 /* The products choose by the generation that their table was made for. */
 template <int ARCH> size_t workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)
 {
@@ -40,6 +42,17 @@ fb_status gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy
     const fb_gemm_call call = {ctx, fb_device_of(ARCH), w, m, dy, dy_dtype, nullptr, dx, dx_dtype, accumulate, {}};
     return FB_CUDA(gemm_dx)(&call);
 }
+fb_weights lora_weights(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype) { return FB_WEIGHTS_ROUNDED; }
+size_t lora_workspace(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype) { return 0; }
+fb_status lora_forward(fb_context *ctx, const fb_matrix *, const fb_lora *, int64_t, const void *, fb_dtype, const void *, void *, fb_dtype, void *)
+{
+    return UNSUPPORTED("lora_forward");
+}
+fb_status lora_backward(fb_context *ctx, const fb_matrix *, const fb_lora *, int64_t, const void *, const void *, const void *, fb_dtype, void *,
+                        fb_dtype, bool, float *, float *, bool)
+{
+    return UNSUPPORTED("lora_backward");
+}
 
 template <int ARCH> fb_ops make_table(const char *variant)
 {
@@ -60,6 +73,10 @@ template <int ARCH> fb_ops make_table(const char *variant)
     ops.gemm_dx_weights = gemm_dx_weights<ARCH>;
     ops.gemm = gemm<ARCH>;
     ops.gemm_dx = gemm_dx<ARCH>;
+    ops.lora_workspace = lora_workspace;
+    ops.lora_weights = lora_weights;
+    ops.lora_forward = lora_forward;
+    ops.lora_backward = lora_backward;
     return ops;
 }
 

@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BAND = 256, PATTERN = 0xa5, OPERANDS = 16 };
+enum { BAND = 256, PATTERN = 0xa5, OPERANDS = 24 };
 
 typedef struct operand {
     const char *name;
@@ -253,6 +253,48 @@ static fb_status gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t rows, cons
     return CALL(m, gemm_dx, &from, rows, a, at, c, ot, accumulate);
 }
 
+static size_t lora_workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t rows, fb_dtype t)
+{
+    return real->lora_workspace(ctx, op, w, rank, rows, t);
+}
+static fb_weights lora_weights(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t rows, fb_dtype t)
+{
+    return real->lora_weights(ctx, op, w, rank, rows, t);
+}
+
+static fb_lora place_lora(mirror *m, const fb_lora *lora, const fb_matrix *w, fb_dtype t)
+{
+    fb_lora copy = *lora;
+    copy.a = place(m, "lora->a", lora->a, size_of(t, lora->rank * w->cols), false);
+    copy.b = place(m, "lora->b", lora->b, size_of(t, w->rows * lora->rank), false);
+    return copy;
+}
+
+static fb_status lora_forward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t rows, const void *x, fb_dtype xt, const void *bias,
+                              void *y, fb_dtype yt, void *u)
+{
+    mirror m;
+    start(&m, ctx);
+    fb_matrix from = place_matrix(&m, w, false);
+    fb_lora adapter = place_lora(&m, lora, w, xt);
+    void *a = place(&m, "x", x, size_of(xt, rows * w->cols), false), *b = place(&m, "bias", bias, size_of(xt, w->rows), false);
+    void *c = place(&m, "y", y, size_of(yt, rows * w->rows), true), *e = place(&m, "u", u, size_of(xt, rows * lora->rank), true);
+    return CALL(m, lora_forward, &from, &adapter, rows, a, xt, b, c, yt, e);
+}
+
+static fb_status lora_backward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t rows, const void *x, const void *u, const void *dy,
+                               fb_dtype t, void *dx, fb_dtype ot, bool add_dx, float *da, float *db, bool add_grads)
+{
+    mirror m;
+    start(&m, ctx);
+    fb_matrix from = place_matrix(&m, w, false);
+    fb_lora adapter = place_lora(&m, lora, w, t);
+    void *a = place(&m, "x", x, size_of(t, rows * w->cols), false), *b = place(&m, "u", u, size_of(t, rows * lora->rank), false);
+    void *c = place(&m, "dy", dy, size_of(t, rows * w->rows), false), *e = place(&m, "dx", dx, dx ? size_of(ot, rows * w->cols) : 0, true);
+    void *g = place(&m, "da", da, singles(lora->rank * w->cols), true), *h = place(&m, "db", db, singles(w->rows * lora->rank), true);
+    return CALL(m, lora_backward, &from, &adapter, rows, a, b, c, t, e, ot, add_dx, g, h, add_grads);
+}
+
 /* ---- in place of the backend's own table --------------------------------------------------------------------------------- */
 
 static const fb_ops *mirrored(const fb_ops *ops, const char *kind, char *why)
@@ -260,7 +302,8 @@ static const fb_ops *mirrored(const fb_ops *ops, const char *kind, char *why)
     static fb_ops table = {.workspace = workspace, .quantize = quantize, .dequantize = dequantize, .double_quantize = double_quantize,
                            .decode_absmax = decode_absmax, .quantize8 = quantize8, .dequantize8 = dequantize8, .normalize = normalize,
                            .denormalize = denormalize, .adamw32 = adamw32, .adamw8 = adamw8, .gemm_weights = gemm_weights,
-                           .gemm_dx_weights = gemm_dx_weights, .gemm = gemm, .gemm_dx = gemm_dx};
+                           .gemm_dx_weights = gemm_dx_weights, .gemm = gemm, .gemm_dx = gemm_dx, .lora_workspace = lora_workspace,
+                           .lora_weights = lora_weights, .lora_forward = lora_forward, .lora_backward = lora_backward};
     if (!ops) return NULL;
     char reason[DEVICE_TEXT] = "";
     pthread_mutex_lock(&lock);
