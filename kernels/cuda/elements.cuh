@@ -51,6 +51,19 @@ static __device__ __forceinline__ uint32_t fb_join_halves(float a, float b, fb_d
     return fb_float_to_half_bits(a, t) | fb_float_to_half_bits(b, t) << 16;
 }
 
+/* ---- one element: what the guarded kernels read and what they round a weight to ------------------------ */
+
+template <class T> static __device__ __forceinline__ float fb_element_at(const void *p, int64_t i)
+{
+    if (fb_element<T>::dtype == FB_F32) return ((const float *)p)[i];
+    return fb_half_bits_to_float(((const uint16_t *)p)[i], fb_element<T>::dtype);
+}
+template <class T> static __device__ __forceinline__ float fb_rounded_to(float v)
+{
+    if (fb_element<T>::dtype == FB_F32) return v;
+    return fb_half_bits_to_float(fb_float_to_half_bits(v, fb_element<T>::dtype), fb_element<T>::dtype);
+}
+
 /* ---- 16 bytes of one type, the type known to the compiler --------------------------------------------- */
 
 static __device__ __forceinline__ void fb_unpack(uint4 raw, float (&x)[4], float *)

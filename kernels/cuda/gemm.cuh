@@ -135,6 +135,7 @@ size_t FB_CUDA(gemm_dx_workspace)(const fb_context *, fb_device, const fb_matrix
 fb_weights FB_CUDA(gemm_dx_weights)(const fb_context *, fb_device, const fb_matrix *, int64_t m, fb_dtype dy_dtype);
 
 fb_status FB_CUDA(gemm_any)(const fb_gemm_call *);
+fb_status FB_CUDA(gemm_dx_any)(const fb_gemm_call *);
 }
 
 #endif

@@ -19,17 +19,6 @@ namespace {
 
 constexpr int kThreads = 256, kRows = 64, kTokens = 16, kStep = 32, kPitch = 72; /* 72: a warp's stores hit 32 banks */
 
-template <class T> __device__ __forceinline__ float element(const void *p, int64_t i)
-{
-    if (fb_element<T>::dtype == FB_F32) return ((const float *)p)[i];
-    return fb_half_bits_to_float(((const uint16_t *)p)[i], fb_element<T>::dtype);
-}
-template <class T> __device__ __forceinline__ float rounded(float v)
-{
-    if (fb_element<T>::dtype == FB_F32) return v;
-    return fb_half_bits_to_float(fb_float_to_half_bits(v, fb_element<T>::dtype), fb_element<T>::dtype);
-}
-
 struct Tile {
     float *weights, *tokens; /* shared */
     const float *table;
@@ -47,7 +36,7 @@ template <class T> __device__ __forceinline__ void fill_weights(const fb_product
         if (n < p.n && k < p.k) {
             const int64_t i = n * p.k + k, block = i >> p.log2_block;
             v = __fsub_rn(tile.table[fb_nibble(p.codes, i)], fb_block_zero(p.scales, block));
-            v = rounded<T>(__fmul_rn(v, fb_block_scale(p.scales, block)));
+            v = fb_rounded_to<T>(__fmul_rn(v, fb_block_scale(p.scales, block)));
         }
         tile.weights[(quarter + 4 * j) * kPitch + row] = v;
     }
@@ -58,7 +47,7 @@ template <class T> __device__ __forceinline__ void fill_low_rank(const fb_produc
     const int64_t n = tile.row0 + row;
     for (int j = 0; j < kStep / 4; j++) {
         const int64_t k = k0 + quarter + 4 * j;
-        tile.weights[(quarter + 4 * j) * kPitch + row] = n < p.n && k < p.rank ? element<T>(p.b, n * p.rank + k) : 0;
+        tile.weights[(quarter + 4 * j) * kPitch + row] = n < p.n && k < p.rank ? fb_element_at<T>(p.b, n * p.rank + k) : 0;
     }
 }
 /* x [m, k] */
@@ -67,7 +56,7 @@ __device__ __forceinline__ void fill_tokens(const fb_product &p, const Tile &til
 {
     for (int i = (int)threadIdx.x; i < kTokens * kStep; i += kThreads) {
         const int64_t m = tile.token0 + i / kStep, at = k0 + i % kStep;
-        tile.tokens[i / kStep * (kStep + 1) + i % kStep] = m < p.m && at < k ? element<T>(x, m * k + at) : 0;
+        tile.tokens[i / kStep * (kStep + 1) + i % kStep] = m < p.m && at < k ? fb_element_at<T>(x, m * k + at) : 0;
     }
 }
 
@@ -89,7 +78,7 @@ template <class T> __device__ __forceinline__ void store(const fb_product &p, in
 {
     for (int i = 0; i < 4; i++) {
         if (n0 + i >= p.n) return;
-        const float v = p.bias ? __fadd_rn(acc[i], element<T>(p.bias, n0 + i)) : acc[i];
+        const float v = p.bias ? __fadd_rn(acc[i], fb_element_at<T>(p.bias, n0 + i)) : acc[i];
         if (p.y_dtype == FB_F32) ((float *)p.y)[m * p.n + n0 + i] = v;
         else ((uint16_t *)p.y)[m * p.n + n0 + i] = (uint16_t)fb_float_to_half_bits(v, p.y_dtype);
     }
