@@ -36,8 +36,8 @@
                              void *, fb_dtype);                                                                  \
     fb_status cpu_gemm_dx_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, void *,        \
                                 fb_dtype, bool);                                                                 \
-    size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m);                           \
-    size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m);
+    size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
+    size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
 CPU_DECLARE_SLOTS(avx2)
 CPU_DECLARE_SLOTS(avx512)
 

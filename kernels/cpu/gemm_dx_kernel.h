@@ -29,40 +29,46 @@
 enum {
     FEW = 2,
     FEW_DEPTH = 16,
-    COLS = 1024, /* most columns a thread takes at a time: the next row is often another page */
-    DEPTH = 32,
-    PANEL_STRIDE = COLS + 16, /* not a power of two: rows fall into different cache sets */
+    COLS = 1024,     /* most columns a thread takes at a time: the next row is often another page */
+    DEPTH = 32,      /* rows of W in a panel */
+    TALL = 96,       /* rows of dY from which on arithmetic outweighs latency: panels are then */
+    COLS_TALL = 128, /* narrow (a line of codes) */
+    DEPTH_TALL = 256, /* and deep */
+    PANEL_PAD = 16, /* rows of a panel fall into different cache sets */
     MC = 512
 };
 
 static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
+static bool takes_tall(int64_t m) { return m >= TALL; }
 
 typedef struct dx_space {
-    int64_t stride;          /* of dY in fp32 */
+    int64_t stride;          /* of dY in fp32; W's rows: as it lies */
     int64_t width;           /* columns a thread takes at a time */
+    int64_t depth;           /* rows of W in a panel: not by the threads, as sums are begun anew in each */
     int64_t shared, private; /* floats */
     int threads;
 } dx_space;
 
-static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
+static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
     const int64_t cols = w->cols ? w->cols : 1; /* a width of 0 would be divided by */
     const int64_t share = cpu_round_up(fb_ceil_div(cols, 2 * cpu_max_threads(ctx)), 64);
-    const int64_t width = cpu_min(COLS, share);
-    const int threads = cpu_threads(ctx, fb_ceil_div(cols, width));
-    const int64_t stride = cpu_round_up(w->rows, 16) + 16, count = cpu_min(m, MC);
-    if (takes_few(w, m))
-        return (dx_space){.stride = stride, .width = width, .shared = count * stride, .threads = threads};
-    return (dx_space){.stride = stride,
-                      .width = width,
-                      .shared = count * stride,
-                      .private = DEPTH * PANEL_STRIDE + count * COLS,
-                      .threads = threads};
+    const int64_t width = cpu_min(takes_tall(m) ? COLS_TALL : COLS, share);
+    const int64_t count = cpu_min(m, MC), stride = cpu_round_up(w->rows, 16) + 16;
+    dx_space s = {.stride = stride,
+                  .width = width,
+                  .depth = takes_tall(m) ? DEPTH_TALL : DEPTH,
+                  .shared = count * stride,
+                  .threads = cpu_threads(ctx, fb_ceil_div(cols, width))};
+    if (takes_few(w, m)) return s;
+    s.private = s.depth * (width + PANEL_PAD) + count * width;
+    if (t == FB_F32 && spread(w->rows)) s.stride = w->rows, s.shared = 0;
+    return s;
 }
 
-size_t ISA(cpu_gemm_dx_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m)
+size_t ISA(cpu_gemm_dx_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    const dx_space s = dx_space_for(ctx, w, m);
+    const dx_space s = dx_space_for(ctx, w, m, t);
     return (size_t)(s.shared + s.threads * s.private) * sizeof(float);
 }
 
@@ -153,45 +159,71 @@ static void dx_few(const fb_matrix *w, const decoder *d, int64_t m, const float 
 
 /* ---- panel ---------------------------------------------------------------------------- */
 
-static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s, float *private,
-                      void *dx, fb_dtype t, int64_t first, bool accumulate)
+/* Where a panel has row r, column i: r * row + i / TILE_COLS * tile + i % TILE_COLS. In rows, as they are decoded, while
+ * decoding is what counts; in tiles, which the microkernel reads in sequence, once a panel serves many rows of dY. */
+typedef struct layout {
+    int64_t row, tile;
+} layout;
+
+static layout panel_layout(const dx_space *s, int64_t m)
+{
+    return takes_tall(m) ? (layout){TILE_COLS, s->depth * TILE_COLS} : (layout){s->width + PANEL_PAD, TILE_COLS};
+}
+
+/* `depth` rows of W from `row` on, `count` columns from `col` on, zeros up to `padded`. */
+static void decode_panel(const decoder *d, int64_t row, int64_t depth, int64_t ahead, int64_t col, int64_t count,
+                         int64_t padded, int64_t cols, layout l, float *panel)
+{
+    for (int64_t r = 0; r < depth; r++) {
+        float buffer[COLS_TALL], *line = l.row == TILE_COLS ? buffer : panel + r * l.row;
+        const int64_t at = (row + r) * cols + col;
+        for (int64_t i = 0; i < count; i += 128) prefetch_line(d, at + ahead * cols + i);
+        decode_span(d, at, count, line);
+        for (int64_t i = count; i < padded; i++) line[i] = 0;
+        for (int64_t i = 0; line == buffer && i < padded; i += VF)
+            vf_store(panel + r * l.row + i / TILE_COLS * l.tile + i % TILE_COLS, vf_load(line + i));
+    }
+}
+
+/* dX's rows first ... first+m-1 from as many of dY. Into dX itself where it is fp32 and what is there counts for nothing. */
+static void dx_panels(const fb_matrix *w, const decoder *d, int64_t m, const float *dy, dx_space s, layout l,
+                      float *private, void *dx, fb_dtype t, int64_t first, bool accumulate)
 {
     const int64_t rows = w->rows, cols = w->cols;
+    const bool direct = t == FB_F32 && !accumulate && cols % VF == 0 && rows;
 #pragma omp parallel for schedule(dynamic) num_threads(s.threads)
     for (int64_t col = 0; col < cols; col += s.width) {
         const int64_t count = cpu_min(s.width, cols - col), padded = cpu_round_up(count, VF);
-        float *panel = private + omp_get_thread_num() * s.private, *c = panel + DEPTH * PANEL_STRIDE;
-        memset(c, 0, (size_t)(m * COLS) * sizeof *c);
-        for (int64_t row = 0; row < rows; row += DEPTH) {
-            const int64_t depth = cpu_min(DEPTH, rows - row);
-            for (int64_t r = 0; r < depth; r++) {
-                float *line = panel + r * PANEL_STRIDE;
-                const int64_t at = (row + r) * cols + col;
-                for (int64_t i = 0; i < count; i += 128) prefetch_line(d, at + DEPTH * cols + i);
-                decode_span(d, at, count, line);
-                for (int64_t i = count; i < padded; i++) line[i] = 0;
-            }
+        float *panel = private + omp_get_thread_num() * s.private, *c = panel + s.depth * (s.width + PANEL_PAD);
+        float *out = direct ? (float *)dx + first * cols + col : c;
+        const int64_t stride = direct ? cols : s.width;
+        if (!rows) memset(c, 0, (size_t)(m * s.width) * sizeof *c);
+        for (int64_t row = 0; row < rows; row += s.depth) {
+            const int64_t depth = cpu_min(s.depth, rows - row);
+            decode_panel(d, row, depth, s.depth, col, count, padded, cols, l, panel);
             for (int64_t i = 0; i < padded; i += TILE_COLS)
-                product(m, padded - i >= TILE_COLS ? 2 : 1, dy + row, s.stride, panel + i, PANEL_STRIDE, depth, c + i,
-                        COLS);
+                product(m, padded - i >= TILE_COLS ? 2 : 1, dy + row, s.stride, panel + i / TILE_COLS * l.tile, l.row,
+                        depth, row == 0, out + i, stride);
         }
-        write_dx(c, COLS, m, count, dx, t, first * cols + col, cols, accumulate);
+        if (!direct) write_dx(c, s.width, m, count, dx, t, first * cols + col, cols, accumulate);
     }
 }
 
 fb_status ISA(cpu_gemm_dx)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx,
                            fb_dtype dx_dtype, bool accumulate)
 {
-    const dx_space s = dx_space_for(ctx, w, m);
-    float *dyf = ctx->workspace;
+    const dx_space s = dx_space_for(ctx, w, m, dy_dtype);
+    float *space = ctx->workspace;
     decoder d;
     decoder_init(&d, w);
     for (int64_t first = 0; first < m; first += MC) {
         const int64_t count = cpu_min(MC, m - first);
-        for (int64_t j = 0; j < count; j++)
-            to_float(dy, dy_dtype, (first + j) * w->rows, w->rows, dyf + j * s.stride);
+        const float *dyf = s.shared ? space : (const float *)dy + first * w->rows;
+#pragma omp parallel for schedule(static) num_threads(s.threads) if (count * w->rows > 1 << 14)
+        for (int64_t j = 0; j < (s.shared ? count : 0); j++)
+            to_float(dy, dy_dtype, (first + j) * w->rows, w->rows, space + j * s.stride);
         if (takes_few(w, m)) dx_few(w, &d, m, dyf, s, dx, dx_dtype, accumulate);
-        else dx_panels(w, &d, count, dyf, s, dyf + s.shared, dx, dx_dtype, first, accumulate);
+        else dx_panels(w, &d, count, dyf, s, panel_layout(&s, m), space + s.shared, dx, dx_dtype, first, accumulate);
     }
     return FB_OK;
 }

@@ -42,32 +42,46 @@ enum {
     NC = 48,
     KC = 512,
     PANEL_STRIDE = KC + 16, /* not a power of two: rows fall into different cache sets */
-    MC = 512
+    MC = 512,
+    TALL = 96,   /* rows of x from which on W is transposed instead */
+    NC_TALL = 64 /* most rows of W a thread takes at a time then */
 };
 
 static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
+static bool takes_tall(const fb_matrix *w, int64_t m) { return m >= TALL && w->cols > 0; }
 
 /* ---- workspace: what all threads share, then a piece a thread ------------------------- */
 
 typedef struct gemm_space {
-    int64_t rows;            /* of x in c and in the tiles: padded to whole vectors */
+    int64_t x_stride, width; /* tall: of x in fp32 (columns of W: as it lies); rows of W a thread takes at a time */
     int64_t shared, private; /* floats */
     int threads;
 } gemm_space;
 
-static gemm_space gemm_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m)
+static gemm_space gemm_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    if (takes_few(w, m)) return (gemm_space){.rows = m, .shared = m * w->cols + 16};
-    const int64_t rows = cpu_round_up(cpu_min(m, MC), VF);
-    return (gemm_space){.rows = rows,
-                        .shared = cpu_round_up(rows * w->cols, 16),
+    if (takes_few(w, m)) return (gemm_space){.shared = m * w->cols + 16};
+    const int64_t count = cpu_min(m, MC);
+    if (takes_tall(w, m)) {
+        const bool as_it_lies = t == FB_F32 && spread(w->cols);
+        const int64_t stride = as_it_lies ? w->cols : cpu_round_up(w->cols, 16) + 16;
+        const int64_t share = cpu_round_up(fb_ceil_div(w->rows, 2 * cpu_max_threads(ctx)), TILE_COLS);
+        const int64_t width = share < TILE_COLS ? TILE_COLS : cpu_min(NC_TALL, share);
+        return (gemm_space){.x_stride = stride,
+                            .width = width,
+                            .shared = as_it_lies ? 0 : count * stride,
+                            .private = TILE_COLS * (PANEL_STRIDE + KC) + count * NC_TALL,
+                            .threads = cpu_threads(ctx, fb_ceil_div(w->rows, width))};
+    }
+    const int64_t rows = cpu_round_up(count, VF);
+    return (gemm_space){.shared = cpu_round_up(rows * w->cols, 16),
                         .private = NC * PANEL_STRIDE + NC * rows,
                         .threads = cpu_threads(ctx, fb_ceil_div(w->rows, NC))};
 }
 
-size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m)
+size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    const gemm_space s = gemm_space_for(ctx, w, m);
+    const gemm_space s = gemm_space_for(ctx, w, m, t);
     return (size_t)(s.shared + s.threads * s.private) * sizeof(float);
 }
 
@@ -180,88 +194,25 @@ static void gemm_few(fb_context *ctx, const fb_matrix *w, const decoder *d, int6
         }
 }
 
-/* ---- panel ---------------------------------------------------------------------------- */
+#include "gemm_panel.h"
 
-/* Rows first ... first+count-1 of x, transposed: tile after tile of [cols][width], width
- * TILE_COLS, or VF for a last tile that needs no more; missing rows are zeros. One call
- * does one tile. */
-static void pack_tile(const void *x, fb_dtype t, int64_t first, int64_t count, int64_t cols, int64_t width, float *out)
-{
-    enum { STRETCH = 64 };
-    float rows[TILE_COLS][STRETCH];
-    memset(rows, 0, sizeof rows);
-    for (int64_t k = 0; k < cols; k += STRETCH) {
-        const int64_t n = cpu_min(STRETCH, cols - k);
-        for (int64_t r = 0; r < count; r++) to_float(x, t, (first + r) * cols + k, n, rows[r]);
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t r = 0; r < width; r++) out[(k + i) * width + r] = rows[r][i];
-    }
-}
-
-/* One panel of W rows against all tiles: c [count][rows of x]. */
-static void panel_product(const decoder *d, int64_t row, int64_t count, int64_t cols, const float *tiles,
-                          int64_t x_rows, float *panel, float *c)
-{
-    memset(c, 0, (size_t)(count * x_rows) * sizeof *c);
-    for (int64_t k = 0; k < cols; k += KC) {
-        const int64_t depth = cpu_min(KC, cols - k);
-        for (int64_t r = 0; r < count; r++) {
-            const int64_t at = (row + r) * cols + k;
-            for (int64_t i = 0; i < KC; i += 128) prefetch_line(d, at + KC + i);
-            decode_span(d, at, depth, panel + r * PANEL_STRIDE);
-        }
-        for (int64_t j = 0; j < x_rows; j += TILE_COLS) {
-            const int64_t width = cpu_min(TILE_COLS, x_rows - j);
-            product(count, (int)(width / VF), panel, PANEL_STRIDE, tiles + j * cols + k * width, width, depth, c + j,
-                    x_rows);
-        }
-    }
-}
-
-/* c [count][x_rows] to rows of Y, columns row ... row+count-1, m of them. */
-static void write_columns(const float *c, int64_t count, int64_t x_rows, int64_t m, const float *bias, void *y,
-                          fb_dtype t, int64_t at, int64_t y_stride)
-{
-    for (int64_t j = 0; j < m; j++) {
-        float line[NC];
-        for (int64_t r = 0; r < count; r++) line[r] = bias ? c[r * x_rows + j] + bias[r] : c[r * x_rows + j];
-        from_float(line, count, y, t, at + j * y_stride);
-    }
-}
-
-static void gemm_panels(fb_context *ctx, const fb_matrix *w, const decoder *d, int64_t m, const void *x,
-                        fb_dtype x_dtype, const void *bias, void *y, fb_dtype y_dtype)
-{
-    const int64_t rows = w->rows, cols = w->cols;
-    const gemm_space s = gemm_space_for(ctx, w, m);
-    float *tiles = ctx->workspace;
-    for (int64_t first = 0; first < m; first += MC) {
-        const int64_t count = cpu_min(MC, m - first), x_rows = cpu_round_up(count, VF);
-#pragma omp parallel num_threads(s.threads)
-        {
-#pragma omp for schedule(static)
-            for (int64_t j = 0; j < x_rows; j += TILE_COLS)
-                pack_tile(x, x_dtype, first + j, cpu_min(TILE_COLS, count - j), cols, cpu_min(TILE_COLS, x_rows - j),
-                          tiles + j * cols);
-            float *panel = tiles + s.shared + omp_get_thread_num() * s.private, *c = panel + NC * PANEL_STRIDE;
-#pragma omp for schedule(dynamic)
-            for (int64_t row = 0; row < rows; row += NC) {
-                const int64_t n = cpu_min(NC, rows - row);
-                float b[NC];
-                if (bias) to_float(bias, x_dtype, row, n, b);
-                panel_product(d, row, n, cols, tiles, x_rows, panel, c);
-                write_columns(c, n, x_rows, count, bias ? b : NULL, y, y_dtype, first * rows + row, rows);
-            }
-        }
-    }
-}
+/* ---- the slot ------------------------------------------------------------------------- */
 
 fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype,
                         const void *bias, void *y, fb_dtype y_dtype)
 {
     decoder d;
     decoder_init(&d, w);
-    if (takes_few(w, m)) gemm_few(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
-    else gemm_panels(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
+    if (takes_few(w, m)) {
+        gemm_few(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
+        return FB_OK;
+    }
+    const gemm_space s = gemm_space_for(ctx, w, m, x_dtype);
+    for (int64_t first = 0; first < m; first += MC) {
+        const void *xs = (const char *)x + first * w->cols * (int64_t)fb_dtype_size(x_dtype);
+        void *ys = (char *)y + first * w->rows * (int64_t)fb_dtype_size(y_dtype);
+        (takes_tall(w, m) ? gemm_tall : gemm_panels)(w, &d, s, ctx->workspace, cpu_min(MC, m - first), xs, x_dtype, bias,
+                                                     ys, y_dtype);
+    }
     return FB_OK;
 }

@@ -1,8 +1,8 @@
-/* microkernel.h: c[r][j] += sum over k of a[r][k] * b[k][j], on a tile of registers.
+/* microkernel.h: c[r][j] (+)= sum over k of a[r][k] * b[k][j], on a tile of registers.
  *
  * a is read one float at a time (broadcast), b a vector at a time; sums of one call are
- * begun at zero and added to c once, which also keeps rounding errors from growing with the
- * whole depth. A full tile is TILE_ROWS x 2 vectors: AVX2 6 x 16 = 12 of 16 registers,
+ * begun at zero and added to c once (or are c, for the first stretch of k), which also keeps
+ * rounding errors from growing with the whole depth. A full tile is TILE_ROWS x 2 vectors: AVX2 6 x 16 = 12 of 16 registers,
  * AVX-512 12 x 32 = 24 of 32. Each step of k: 2 + TILE_ROWS loads for 2 TILE_ROWS fmas; two
  * fmas and two loads a cycle make it bound by the fmas. */
 #ifndef FOURBIT_CPU_MICROKERNEL_H
@@ -16,7 +16,7 @@ enum { TILE_ROWS = VF == 16 ? 12 : 6, TILE_COLS = 2 * VF };
 
 /* rows and vectors are constants at every call: the accumulators stay in registers. */
 ALWAYS_INLINE void tile(const int rows, const int vectors, const float *a, int64_t lda, const float *b, int64_t ldb,
-                        int64_t depth, float *c, int64_t ldc)
+                        int64_t depth, bool first, float *c, int64_t ldc)
 {
     vf sum[2 * TILE_ROWS][2];
     for (int r = 0; r < rows; r++)
@@ -32,22 +32,22 @@ ALWAYS_INLINE void tile(const int rows, const int vectors, const float *a, int64
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
             float *at = c + r * ldc + v * VF;
-            vf_store(at, vf_add(vf_load(at), sum[r][v]));
+            vf_store(at, first ? sum[r][v] : vf_add(vf_load(at), sum[r][v]));
         }
 }
 
 /* Any number of rows, one or two vectors of columns. */
 static void product(int64_t rows, int vectors, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t depth,
-                    float *c, int64_t ldc)
+                    bool first, float *c, int64_t ldc)
 {
     int64_t r = 0;
     if (vectors == 1) /* as many accumulators, or the fmas wait for each other */
         for (; rows - r >= 2 * TILE_ROWS; r += 2 * TILE_ROWS)
-            tile(2 * TILE_ROWS, 1, a + r * lda, lda, b, ldb, depth, c + r * ldc, ldc);
+            tile(2 * TILE_ROWS, 1, a + r * lda, lda, b, ldb, depth, first, c + r * ldc, ldc);
 #define STEP(count)                                                                                             \
     for (; rows - r >= count; r += count) {                                                                     \
-        if (vectors == 2) tile(count, 2, a + r * lda, lda, b, ldb, depth, c + r * ldc, ldc);                    \
-        else tile(count, 1, a + r * lda, lda, b, ldb, depth, c + r * ldc, ldc);                                 \
+        if (vectors == 2) tile(count, 2, a + r * lda, lda, b, ldb, depth, first, c + r * ldc, ldc);                    \
+        else tile(count, 1, a + r * lda, lda, b, ldb, depth, first, c + r * ldc, ldc);                                 \
     }
     STEP(TILE_ROWS)
     STEP(4)
@@ -55,6 +55,9 @@ static void product(int64_t rows, int vectors, const float *a, int64_t lda, cons
     STEP(1)
 #undef STEP
 }
+
+/* Whether rows of `stride` floats fall into different sets of the first-level cache. */
+static inline bool spread(int64_t stride) { return stride % 512 != 0; }
 
 /* n elements of type t from index i on, as fp32. */
 static void to_float(const void *src, fb_dtype t, int64_t i, int64_t n, float *out)
