@@ -13,26 +13,8 @@
  *
  *     make bench FILTER=quantize8/cpu
  */
-#include "stage.h"
-
-static void quantize8_block(const cpu_search8 *s, float *x, int64_t count, float absmax, uint8_t *codes)
-{
-    const float inverse = 1.0f / absmax;
-    const bool divide = isinf(inverse);
-    if (absmax == 0) { /* 0/0 everywhere: a NaN is above no limit */
-        memset(codes, 0, (size_t)count);
-        return;
-    }
-    const vf a = vf_set1(absmax), inv = vf_set1(inverse);
-    for (int64_t i = 0; i < count; i += VF) vf_store(x + i, scaled(vf_load(x + i), a, inv, divide));
-    for (int64_t i = 0; i < count; i++) {
-        const uint32_t bits = fb_float_to_bits(x[i]);
-        int32_t bucket = (int32_t)((bits & 0x7fffffffu) >> CPU_BUCKET_SHIFT) - CPU_BUCKET_FIRST;
-        bucket = bucket < 0 ? 0 : bucket >= CPU_BUCKETS ? CPU_BUCKETS - 1 : bucket;
-        const unsigned code = s->below[bits >> 31][bucket];
-        codes[i] = (uint8_t)(code + (x[i] > s->limit[code]));
-    }
-}
+#include "search8.h"
+#include "tree.h"
 
 fb_status ISA(cpu_quantize8)(fb_context *ctx, fb_map8 map, const void *src, fb_dtype t, int64_t n,
                              int32_t block_size, uint8_t *codes, float *absmax)
@@ -61,7 +43,8 @@ fb_status ISA(cpu_double_quantize)(fb_context *ctx, const float *absmax, int64_t
 {
     const fb_status status = check_finite(ctx, "absmax", absmax, FB_F32, n);
     if (status != FB_OK) return status;
-    const float offset = cpu_tree_mean(absmax, n);
+    const series s = {.x = absmax, .t = FB_F32, .n = n};
+    const float offset = (float)(tree_sum(ctx, &s) / (double)n);
     const int64_t groups = fb_ceil_div(n, FB_NESTED_BLOCK);
 #pragma omp parallel for schedule(static) num_threads(cpu_threads(ctx, fb_ceil_div(groups, 64)))
     for (int64_t g = 0; g < groups; g++) {
@@ -94,6 +77,27 @@ fb_status ISA(cpu_dequantize8)(fb_context *ctx, fb_map8 map, const uint8_t *code
             if (t == FB_F32) DEQUANTIZE8(FB_F32) else if (t == FB_BF16) DEQUANTIZE8(FB_BF16) else DEQUANTIZE8(FB_F16)
 #undef DEQUANTIZE8
             for (; i < end; i++) fb_store(dst, t, i, values[codes[i]] * scale);
+        }
+    }
+    return FB_OK;
+}
+
+/* A multiply and an add, each rounded: the order of formats.h. */
+fb_status ISA(cpu_decode_absmax)(fb_context *ctx, const uint8_t *codes, const float *nested_absmax,
+                                 const float *nested_offset, const float *nested_codebook, int64_t n, float *absmax)
+{
+    float storage[FB_CODES8];
+    const float *map = fb_nested_codebook(nested_codebook, storage);
+    const int64_t groups = fb_ceil_div(n, FB_NESTED_BLOCK);
+#pragma omp parallel for schedule(static) num_threads(cpu_threads(ctx, fb_ceil_div(groups, 64)))
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t end = cpu_min((g + 1) * FB_NESTED_BLOCK, n);
+        const vf scale = vf_set1(nested_absmax[g]), offset = vf_set1(nested_offset[0]);
+        int64_t i = g * FB_NESTED_BLOCK;
+        for (; end - i >= VF; i += VF) vf_store(absmax + i, vf_add(vf_mul(vf_gather(map, codes + i), scale), offset));
+        for (; i < end; i++) {
+            const float scaled = map[codes[i]] * nested_absmax[g];
+            absmax[i] = scaled + nested_offset[0];
         }
     }
     return FB_OK;

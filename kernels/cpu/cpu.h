@@ -36,6 +36,15 @@
                              void *, fb_dtype);                                                                  \
     fb_status cpu_gemm_dx_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, void *,        \
                                 fb_dtype, bool);                                                                 \
+    fb_status cpu_decode_absmax_##isa(fb_context *, const uint8_t *, const float *, const float *, const float *, \
+                                      int64_t, float *);                                                          \
+    fb_status cpu_normalize_##isa(fb_context *, const void *, fb_dtype, int64_t, void *, fb_dtype, float *);      \
+    fb_status cpu_denormalize_##isa(fb_context *, const void *, fb_dtype, int64_t, const float *, void *,         \
+                                    fb_dtype);                                                                    \
+    fb_status cpu_adamw32_##isa(fb_context *, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, \
+                                float *, float *);                                                                \
+    fb_status cpu_adamw8_##isa(fb_context *, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, \
+                               uint8_t *, float *, uint8_t *, float *);                                           \
     size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
     size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
 CPU_DECLARE_SLOTS(avx2)
@@ -59,9 +68,6 @@ typedef struct cpu_search8 {
 } cpu_search8;
 extern cpu_search8 cpu_search8_tables[FB_MAP8_COUNT];
 void cpu_search8_init(void);
-
-/* Mean of absmax in the tree order of backend.h, rounded to fp32. */
-float cpu_tree_mean(const float *x, int64_t n);
 
 /* ---- threads -------------------------------------------------------------------------- */
 

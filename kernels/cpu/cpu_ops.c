@@ -33,8 +33,10 @@ WORKSPACE(avx512)
 #define OVERRIDES(isa)                                                                                      \
     .variant = #isa, .workspace = workspace_##isa, .quantize = cpu_quantize_##isa,                          \
     .dequantize = cpu_dequantize_##isa, .double_quantize = cpu_double_quantize_##isa,                       \
-    .quantize8 = cpu_quantize8_##isa, .dequantize8 = cpu_dequantize8_##isa, .gemm_weights = exact,          \
-    .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa
+    .quantize8 = cpu_quantize8_##isa, .dequantize8 = cpu_dequantize8_##isa,                                 \
+    .decode_absmax = cpu_decode_absmax_##isa, .normalize = cpu_normalize_##isa,                             \
+    .denormalize = cpu_denormalize_##isa, .adamw32 = cpu_adamw32_##isa, .adamw8 = cpu_adamw8_##isa,         \
+    .gemm_weights = exact, .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa
 
 /* NULL slots are the reference's. Best first. */
 enum { VARIANTS = 3 };

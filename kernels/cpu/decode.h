@@ -64,7 +64,7 @@ static inline void copy_group(const decoder *d, int64_t group, uint8_t bytes[GRO
 }
 
 /* Elements begin ... end-1 of one group. */
-static void decode_part(const decoder *d, const lutv *table, vf scale, int64_t begin, int64_t end, float *out)
+static inline void decode_part(const decoder *d, const lutv *table, vf scale, int64_t begin, int64_t end, float *out)
 {
     int64_t group = begin / GROUP * GROUP;
     uint8_t bytes[GROUP / 2];
@@ -77,7 +77,7 @@ static void decode_part(const decoder *d, const lutv *table, vf scale, int64_t b
 }
 
 /* out[0 ... count-1] = fp32 weights from element begin on, as dequantize to fp32 has them. */
-static void decode_span(const decoder *d, int64_t begin, int64_t count, float *out)
+static inline void decode_span(const decoder *d, int64_t begin, int64_t count, float *out)
 {
     const int64_t end = begin + count;
     for (int64_t i = begin; i < end;) {

@@ -37,7 +37,7 @@ ALWAYS_INLINE void tile(const int rows, const int vectors, const float *a, int64
 }
 
 /* Any number of rows, one or two vectors of columns. */
-static void product(int64_t rows, int vectors, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t depth,
+static inline void product(int64_t rows, int vectors, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t depth,
                     bool first, float *c, int64_t ldc)
 {
     int64_t r = 0;
@@ -60,14 +60,14 @@ static void product(int64_t rows, int vectors, const float *a, int64_t lda, cons
 static inline bool spread(int64_t stride) { return stride % 512 != 0; }
 
 /* n elements of type t from index i on, as fp32. */
-static void to_float(const void *src, fb_dtype t, int64_t i, int64_t n, float *out)
+static inline void to_float(const void *src, fb_dtype t, int64_t i, int64_t n, float *out)
 {
     int64_t j = 0;
     for (; n - j >= VF; j += VF) vf_store(out + j, vf_load_as(src, t, i + j));
     for (; j < n; j++) out[j] = fb_load(src, t, i + j);
 }
 /* and back */
-static void from_float(const float *x, int64_t n, void *dst, fb_dtype t, int64_t i)
+static inline void from_float(const float *x, int64_t n, void *dst, fb_dtype t, int64_t i)
 {
     int64_t j = 0;
     for (; n - j >= VF; j += VF) vf_store_as(dst, t, i + j, vf_load(x + j));

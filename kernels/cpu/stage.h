@@ -10,7 +10,7 @@ enum { QUANTIZE_CHUNK = 1 << 15, CHECK_CHUNK = 1 << 15 }; /* elements a thread t
 /* ---- NaN and Inf ------------------------------------------------------------------ */
 
 /* Index of the first among elements begin ... end-1, or `none`. */
-static int64_t first_nonfinite(const void *src, fb_dtype t, int64_t begin, int64_t end, int64_t none)
+static inline int64_t first_nonfinite(const void *src, fb_dtype t, int64_t begin, int64_t end, int64_t none)
 {
     const int64_t whole = begin + (end - begin) / (4 * GROUP) * (4 * GROUP);
     const char *at = (const char *)src + begin * (int64_t)fb_dtype_size(t);
@@ -20,7 +20,7 @@ static int64_t first_nonfinite(const void *src, fb_dtype t, int64_t begin, int64
     return none;
 }
 
-static fb_status check_finite(fb_context *ctx, const char *what, const void *src, fb_dtype t, int64_t n)
+static inline fb_status check_finite(fb_context *ctx, const char *what, const void *src, fb_dtype t, int64_t n)
 {
     if (ctx->flags & FB_ASSUME_FINITE) return FB_OK;
     const int64_t chunks = fb_ceil_div(n, CHECK_CHUNK);
@@ -40,7 +40,7 @@ typedef struct range {
 } range;
 
 /* count elements as fp32, zeros up to a whole group. */
-static range stage(const void *src, fb_dtype t, int64_t begin, int64_t count, float *x)
+static inline range stage(const void *src, fb_dtype t, int64_t begin, int64_t count, float *x)
 {
     vf lo = vf_zero(), hi = vf_zero();
     const int64_t whole = count / VF * VF, padded = cpu_round_up(count, GROUP);
