@@ -1,5 +1,25 @@
 # The QLoRA training loop (README.md): fourbit-train, its experiment, its tests.
 #
-# TRAIN_OBJS: everything but the programs' main files. A new .c here joins it by being here.
-TRAIN_MAINS  := validate/train/train_main.c validate/train/experiment_main.c
-TRAIN_OBJS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TRAIN_MAINS) validate/train/test_%.c,$(wildcard validate/train/*.c)))
+# TRAIN_OBJS: everything but the programs' main files and the tests. A new .c here joins it by being here.
+TRAIN_MAINS  := $(wildcard validate/train/*_main.c)
+TRAIN_OBJS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TRAIN_MAINS) $(wildcard validate/train/test_*.c),$(wildcard validate/train/*.c))) \
+                $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(CHECKPOINT_OBJS)
+TRAIN_LIBS    = $(call PKG,openblas) $(call PKG,jansson) -pthread $(LIB_LIBS)
+
+$(BUILD)/validate/train/%.o: EXTRA_FLAGS = $(OPENMP)
+$(BUILD)/validate/train/ops_cpu.o: EXTRA_FLAGS = -O3 $(OPENMP) $(shell pkg-config --cflags openblas 2>/dev/null)
+# No trapping math: comparisons may then become selects, and loops with exp vectors; no value changes.
+$(BUILD)/validate/train/ops_cpu_portable.o: EXTRA_FLAGS = -O3 $(OPENMP) -fno-trapping-math
+$(BUILD)/validate/train/ops_cpu_avx2.o: EXTRA_FLAGS = -O3 $(OPENMP) -fno-trapping-math -mavx2
+
+# The gradient check: model and reference once more, in double.
+TRAIN_DOUBLE := $(addprefix $(BUILD)/validate/train/double/,model.o memory.o weights.o quantize_base.o linear.o model_run.o ops_reference.o \
+                  test_gradient.o)
+$(TRAIN_DOUBLE): $(BUILD)/validate/train/double/%.o: validate/train/%.c $(CONFIG)
+	@mkdir -p $(@D)
+	$(call say,CC $< (double))
+	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -DLM_DOUBLE -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_train_gradient: $(TRAIN_DOUBLE) $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(BUILD)/validate/checkpoint/error.o $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
+TESTS += $(BUILD)/validate/test_train_gradient

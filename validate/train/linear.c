@@ -1,0 +1,135 @@
+/* linear.c: one linear layer, forward and backward: a frozen 4-bit weight through the library's fused products, or a dense
+ * one through the backend's; and around either a LoRA pair.
+ *
+ *   y = x W^T + s D(x) A^T B^T,  dX = dY W + s D(dY B A),  dB += s dY^T (D(x) A^T),  dA += s (dY B)^T D(x)
+ *
+ * Bracketed so that only [rows, rank] comes between (fourbit.h, LoRA). The dense path computes the same formulas with the
+ * same dropped elements, factor and rounding of U. */
+#include "run.h"
+
+#include "dropout.h"
+#include "random.h"
+
+#define TRY(call) \
+    if ((call) != FB_OK) return lm_failed(m, l->module, e)
+
+/* Elements dropped: a new choice for each layer and pass. */
+static uint64_t drop_seed(const lm_model *m, int64_t index)
+{
+    return lm_random(m->options.seed ^ 0xd509d509d509d509u, m->run->dropout_step, (uint64_t)index);
+}
+
+static double scaling(const lm_options *o) { return o->alpha / (o->rslora ? sqrt((double)o->rank) : (double)o->rank); }
+
+static bool adapters_work(const lm_model *m) { return m->options.rank > 0; }
+
+#ifndef LM_DOUBLE
+static fb_lora lora_of(const lm_model *m, const lm_linear *l, int64_t index, bool training)
+{
+    return (fb_lora){.rank = (int32_t)m->options.rank, .scale = (float)scaling(&m->options), .dropout = training ? (float)m->options.dropout : 0,
+                     .seed = drop_seed(m, index), .a = l->lora_A->data, .b = l->lora_B->data};
+}
+
+static bool quantized_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, float *y, float *u, bool training,
+                              ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    fb_lora lora;
+    if (adapters_work(m)) {
+        lora = lora_of(m, l, index, training);
+        TRY(fb_lora_forward(ctx, &l->quant, &lora, rows, x, FB_F32, NULL, y, FB_F32, u));
+    } else
+        TRY(fb_gemm(ctx, &l->quant, rows, x, FB_F32, NULL, y, FB_F32));
+    if (l->normalized) TRY(m->run->ops->add_row_sums(ctx, x, (double)l->moments[0], rows, l->out_features, l->in_features, y));
+    return true;
+}
+
+static bool quantized_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, const float *u, const float *dy,
+                               float *dx, bool accumulate_dx, ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    fb_lora lora = lora_of(m, l, index, true);
+    TRY(fb_lora_backward(ctx, &l->quant, &lora, rows, x, u, dy, FB_F32, dx, FB_F32, accumulate_dx, l->lora_A->grad, l->lora_B->grad, true));
+    if (dx && l->normalized) TRY(m->run->ops->add_row_sums(ctx, dy, (double)l->moments[0], rows, l->in_features, l->out_features, dx));
+    return true;
+}
+#endif
+
+/* f of fourbit.h, rounded as there */
+static double factor(const lm_model *m, bool training)
+{
+    return (double)(lm_real)(scaling(&m->options) / (1 - (training ? m->options.dropout : 0)));
+}
+
+static bool dense_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, lm_real *y, lm_real *u, bool training,
+                          ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    const lm_ops *ops = m->run->ops;
+    int64_t out = l->out_features, in = l->in_features, r = m->options.rank;
+    uint32_t threshold = training ? fb_dropout_threshold((float)m->options.dropout) : 0;
+    TRY(ops->product(ctx, false, true, rows, out, in, 1, x, l->weight->data, y, false));
+    if (!r) return true;
+    if (threshold) {
+        TRY(ops->drop(ctx, x, rows * in, threshold, drop_seed(m, index), m->run->dropped));
+        x = m->run->dropped;
+    }
+    TRY(ops->product(ctx, false, true, rows, r, in, factor(m, training), x, l->lora_A->data, u, false));
+    TRY(ops->product(ctx, false, true, rows, out, r, 1, u, l->lora_B->data, y, true));
+    return true;
+}
+
+static bool adapter_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, const lm_real *u, const lm_real *dy,
+                             lm_real *dx, ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    const lm_ops *ops = m->run->ops;
+    lm_run *run = m->run;
+    int64_t out = l->out_features, in = l->in_features, r = m->options.rank;
+    uint32_t threshold = fb_dropout_threshold((float)m->options.dropout);
+    if (threshold) {
+        TRY(ops->drop(ctx, x, rows * in, threshold, drop_seed(m, index), run->dropped));
+        x = run->dropped;
+    }
+    TRY(ops->product(ctx, false, false, rows, r, out, factor(m, true), dy, l->lora_B->data, run->d_u, false));
+    TRY(ops->product(ctx, true, false, out, r, rows, 1, dy, u, l->lora_B->grad, true));
+    TRY(ops->product(ctx, true, false, r, in, rows, 1, run->d_u, x, l->lora_A->grad, true));
+    if (!dx) return true;
+    if (!threshold) {
+        TRY(ops->product(ctx, false, false, rows, in, r, 1, run->d_u, l->lora_A->data, dx, true));
+        return true;
+    }
+    TRY(ops->product(ctx, false, false, rows, in, r, 1, run->d_u, l->lora_A->data, run->lora_back, false));
+    TRY(ops->add_kept(ctx, run->lora_back, rows * in, threshold, drop_seed(m, index), dx));
+    return true;
+}
+
+static bool dense_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, const lm_real *u, const lm_real *dy,
+                           lm_real *dx, bool accumulate_dx, ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    const lm_ops *ops = m->run->ops;
+    int64_t out = l->out_features, in = l->in_features;
+    if (dx) TRY(ops->product(ctx, false, false, rows, in, out, 1, dy, l->weight->data, dx, accumulate_dx));
+    if (l->weight->grad) TRY(ops->product(ctx, true, false, out, in, rows, 1, dy, x, l->weight->grad, true));
+    return !adapters_work(m) || adapter_backward(m, l, index, rows, x, u, dy, dx, e);
+}
+
+bool lm_linear_forward(lm_model *m, int64_t index, int64_t rows, const lm_real *x, lm_real *y, lm_real *u, bool training, ck_error *e)
+{
+    const lm_linear *l = &m->linears[index];
+#ifndef LM_DOUBLE
+    if (!l->weight->data) return quantized_forward(m, l, index, rows, x, y, u, training, e);
+#endif
+    return dense_forward(m, l, index, rows, x, y, u, training, e);
+}
+
+bool lm_linear_backward(lm_model *m, int64_t index, int64_t rows, const lm_real *x, const lm_real *u, const lm_real *dy, lm_real *dx,
+                        bool accumulate_dx, ck_error *e)
+{
+    const lm_linear *l = &m->linears[index];
+#ifndef LM_DOUBLE
+    if (!l->weight->data) return quantized_backward(m, l, index, rows, x, u, dy, dx, accumulate_dx, e);
+#endif
+    return dense_backward(m, l, index, rows, x, u, dy, dx, accumulate_dx, e);
+}
