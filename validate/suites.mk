@@ -23,10 +23,19 @@ $(BUILD)/validate/test_simt_budgets: $(BUILD)/validate/simt/test_budgets.o $(CUD
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
+# The Hopper products, plan by plan: the executor's tests of kernels that the suites above meet only as the dispatch chooses.
+$(BUILD)/validate/simt/test_gemm_sm90.o: validate/simt/test_gemm_sm90.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) -Ivalidate -Ikernels/cuda -DFB_SIMT=1 $(SIMT_CORE_FLAGS) -Wno-unknown-pragmas -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_simt_sm90: $(BUILD)/validate/simt/test_gemm_sm90.o $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+
 # fourbit.h seen by a C++ compiler, and linked from C++.
 $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
 TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
-TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets)
+TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets $(BUILD)/validate/test_simt_sm90)

@@ -24,4 +24,22 @@ static const fb_gemm_rule fb_gemm_rules[] = {
     {    80, INT64_MAX,             0, FB_GEMM_ANY },
 };
 
+/* Hopper: generation 90 alone, wgmma is in no other. Asked before the tables of gemm.cu and gemm_dx.cu, which keep what no row
+ * here takes or what its path does not serve (fp32 activations, K no multiple of 64, pointers or rows not on 16 bytes). */
+typedef enum fb_sm90_path {
+    FB_SM90_GEMM = 0, /* gemm_sm90.cu */
+    FB_SM90_GEMM_DX   /* gemm_dx_sm90.cu */
+} fb_sm90_path;
+
+typedef struct fb_sm90_rule {
+    int64_t m_least, m_most;
+    fb_sm90_path path;
+} fb_sm90_rule;
+
+static const fb_sm90_rule fb_sm90_rules[] = {
+    /* M from    to  path */
+    {     17, INT64_MAX, FB_SM90_GEMM },
+    {     65, INT64_MAX, FB_SM90_GEMM_DX },
+};
+
 #endif

@@ -17,6 +17,8 @@ fb_gemm_path path_of(const fb_device &device, const fb_matrix *w, int64_t m)
 
 extern "C" fb_status FB_CUDA(gemm)(const fb_gemm_call *c)
 {
+    fb_status status;
+    if (FB_CUDA(gemm_hopper)(c, false, &status)) return status;
     switch (path_of(c->device, c->w, c->m)) {
     case FB_GEMM_ANY: break;
     }

@@ -134,6 +134,9 @@ fb_status FB_CUDA(gemm_dx)(const fb_gemm_call *);
 size_t FB_CUDA(gemm_dx_workspace)(const fb_context *, fb_device, const fb_matrix *, int64_t m, fb_dtype dy_dtype);
 fb_weights FB_CUDA(gemm_dx_weights)(const fb_context *, fb_device, const fb_matrix *, int64_t m, fb_dtype dy_dtype);
 
+/* gemm_hopper.cu: true if a path of sm_90a took the call, with its status. */
+bool FB_CUDA(gemm_hopper)(const fb_gemm_call *, bool dx, fb_status *);
+
 fb_status FB_CUDA(gemm_any)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_dx_any)(const fb_gemm_call *);
 }

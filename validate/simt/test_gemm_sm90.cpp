@@ -1,0 +1,271 @@
+/* test_gemm_sm90.cpp — the Hopper products in the executor, each plan by itself: every element within the bounds of check.h, in many
+ * thread orders, with all checks on; the same bits whatever the order; each code byte once. */
+#include "gemm_sm90.h"
+#include "host.h"
+extern "C" {
+#include "check.h"
+#include "inputs.h"
+}
+#include <CUnit/Basic.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+struct Problem {
+    bool dx;
+    int64_t m, n, k;
+    fb_sm90_plan plan;
+    fb_format format = FB_NF4;
+    int block = 64;
+    bool dq = false;
+    fb_dtype x = FB_BF16, y = FB_BF16;
+    bool bias = false, accumulate = false;
+    int rank = 0;
+    int64_t shift = 0; /* elements by which y misses 16 bytes */
+    bool custom = false;
+};
+
+/* Memory of exactly so many bytes, on 16 bytes; an odd distance to the next. */
+struct Bytes {
+    std::vector<uint8_t> all;
+    uint8_t *p = nullptr;
+    size_t n = 0;
+    void make(size_t bytes, size_t shift = 0)
+    {
+        all.assign(bytes + 64, 0xff);
+        p = all.data() + (64 - (uintptr_t)all.data() % 64) % 64 % 48 + shift;
+        while (((uintptr_t)p - shift) % 16) p++;
+        n = bytes;
+    }
+};
+
+struct Case {
+    Problem q;
+    fb_matrix w;
+    Bytes x, y, bias, u, b, before;
+    std::vector<uint8_t> codes, absmax_codes, zero_points;
+    std::vector<float> absmax, nested_absmax, nested_offset, codebook;
+    int64_t from, to;
+
+    explicit Case(const Problem &p) : q(p), from(p.dx ? p.n : p.k), to(p.dx ? p.k : p.n)
+    {
+        fb_matrix_sizes s;
+        fb_context ctx;
+        fb_context_init(&ctx, FB_BACKEND_REFERENCE);
+        CU_ASSERT_FATAL(fb_matrix_init(&w, p.format, p.n, p.k, p.block, p.dq) == FB_OK);
+        fb_matrix_get_sizes(&w, &s);
+        codes.resize(s.codes), absmax_codes.resize(s.absmax_codes), zero_points.resize(s.zero_points);
+        absmax.resize(s.absmax / 4), nested_absmax.resize(s.nested_absmax / 4), nested_offset.resize(s.nested_offset / 4);
+        w.codes = codes.data(), w.absmax = absmax.data(), w.absmax_codes = absmax_codes.data(), w.zero_points = zero_points.data();
+        w.nested_absmax = nested_absmax.data(), w.nested_offset = nested_offset.data();
+        std::vector<float> dense((size_t)(p.n * p.k)), sums((size_t)s.blocks + 16);
+        input_fill(INPUT_GAUSSIAN, 7, p.block, dense.data(), FB_F32, p.n * p.k);
+        ctx.workspace = (void *)(((uintptr_t)sums.data() + 63) / 64 * 64);
+        ctx.workspace_bytes = (size_t)s.blocks * 4;
+        const fb_status status = fb_quantize(&ctx, dense.data(), FB_F32, &w);
+        if (status != FB_OK) printf("\n    %s", ctx.message);
+        CU_ASSERT_FATAL(status == FB_OK);
+        if (p.custom) {
+            for (int i = 0; i < FB_CODES; i++) codebook.push_back((float)(i - 7) / 9.0f);
+            w.codebook = codebook.data();
+        }
+        fill(x, p.m * from, p.x, 11), fill(bias, p.bias ? to : 0, p.x, 12);
+        fill(u, p.m * p.rank, p.x, 13), fill(b, to * p.rank, p.x, 14), fill(before, p.m * to, p.y, 15);
+        y.make((size_t)(p.m * to) * fb_dtype_size(p.y), (size_t)p.shift * fb_dtype_size(p.y));
+    }
+    static void fill(Bytes &v, int64_t n, fb_dtype t, uint64_t seed)
+    {
+        v.make((size_t)n * fb_dtype_size(t));
+        if (n) input_fill(INPUT_GAUSSIAN, seed, 64, v.p, t, n);
+    }
+
+    fb_status run(const char **message)
+    {
+        static fb_context ctx;
+        fb_context_init(&ctx, FB_BACKEND_CUDA);
+        if (q.accumulate) memcpy(y.p, before.p, y.n);
+        else memset(y.p, 0xff, y.n);
+        fb_gemm_call c = {&ctx, fb_device_of(90), &w, q.m, x.p, q.x, q.bias ? bias.p : nullptr, y.p, q.y, q.accumulate,
+                          {q.rank ? u.p : nullptr, q.rank ? b.p : nullptr, q.rank}};
+        CU_ASSERT(q.dx ? FB_CUDA(gemm_dx_sm90_serves)(&c) : FB_CUDA(gemm_sm90_serves)(&c));
+        *message = ctx.message;
+        return q.dx ? FB_CUDA(gemm_dx_sm90_planned)(&c, &q.plan) : FB_CUDA(gemm_sm90_planned)(&c, &q.plan);
+    }
+
+    check_result check(const char *what)
+    {
+        const int64_t l = from + q.rank;
+        std::vector<double> dense((size_t)(q.n * q.k)), weights((size_t)(to * l));
+        std::vector<uint8_t> a((size_t)(q.m * l) * 2);
+        check_weights(&w, FB_WEIGHTS_ROUNDED, q.x, dense.data());
+        for (int64_t r = 0; r < to; r++)
+            for (int64_t i = 0; i < l; i++)
+                weights[(size_t)(r * l + i)] = i < from ? dense[(size_t)(q.dx ? i * q.k + r : r * q.k + i)]
+                                                        : fb_load(b.p, q.x, q.dx ? (i - from) * to + r : r * q.rank + i - from);
+        for (int64_t t = 0; t < q.m; t++) {
+            memcpy(&a[(size_t)(t * l) * 2], x.p + t * from * 2, (size_t)from * 2);
+            if (q.rank) memcpy(&a[(size_t)(t * l + from) * 2], u.p + t * q.rank * 2, (size_t)q.rank * 2);
+        }
+        check_product p = {};
+        p.what = what;
+        p.m = q.m, p.p = to, p.l = l;
+        p.a = a.data(), p.a_dtype = q.x;
+        p.weights = weights.data();
+        p.bias = q.bias ? bias.p : nullptr;
+        p.before = q.accumulate ? before.p : nullptr;
+        p.out = y.p, p.out_dtype = q.y;
+        p.gaussian = true;
+        return check_level2(&p);
+    }
+};
+
+void expect(bool ok, const char *what, const char *text)
+{
+    if (!ok) printf("\n    %s: %s", what, text);
+    CU_ASSERT(ok);
+}
+
+/* Runs it, checks it; false where it went wrong. */
+bool try_one(const char *what, const Problem &q)
+{
+    Case c(q);
+    const char *message;
+    char name[200];
+    snprintf(name, sizeof name, "%s %s m%d n%d k%d %s b%d%s %s->%s T%d/%d/%d/%d", what, q.dx ? "dx" : "gemm", (int)q.m, (int)q.n, (int)q.k,
+             fb_format_name(q.format), q.block, q.dq ? "+dq" : "", fb_dtype_name(q.x), fb_dtype_name(q.y), q.plan.tokens, q.plan.split,
+             q.plan.share, q.plan.blocks);
+    const fb_status status = c.run(&message);
+    expect(status == FB_OK, name, message);
+    if (status != FB_OK) return false;
+    const check_result r = c.check(name);
+    expect(r.ok, name, r.text);
+    return r.ok;
+}
+
+void shapes()
+{
+    try_one("one tile", {false, 256, 128, 256, {256, 1, 1, 0}});
+    try_one("tails", {false, 133, 200, 192, {128, 1, 1, 2}});
+    try_one("tails", {false, 300, 72, 128, {256, 1, 1, 1}});
+    try_one("odd rows", {false, 70, 131, 320, {64, 1, 1, 1}});
+    try_one("few tokens", {false, 17, 136, 448, {32, 1, 1, 1}});
+    try_one("several tiles a block", {false, 140, 400, 128, {64, 1, 1, 3}});
+    try_one("ring wraps", {false, 20, 64, 2048, {32, 1, 1, 1}});
+}
+
+void splits_and_pairs()
+{
+    try_one("split", {false, 64, 128, 512, {64, 2, 1, 0}});
+    try_one("split", {false, 100, 130, 576, {128, 4, 1, 0}});
+    try_one("split", {false, 130, 128, 512, {256, 8, 1, 0}});
+    try_one("pair", {false, 256, 256, 256, {256, 1, 2, 2}});
+    try_one("pair, odd tile", {false, 150, 300, 320, {128, 1, 2, 2}});
+}
+
+void formats()
+{
+    for (int f = 0; f < FB_FORMAT_COUNT; f++)
+        for (int dq = 0; dq < 2; dq++) {
+            Problem q = {false, 40, 72, 256, {64, 1, 1, 1}, (fb_format)f, dq ? 32 : 64, dq == 1};
+            q.bias = dq;
+            q.y = dq ? FB_F32 : FB_BF16;
+            try_one("format", q);
+            q.x = FB_F16, q.y = FB_F16;
+            try_one("format", q);
+        }
+    for (int block = 32; block <= 4096; block *= 2) {
+        Problem q = {false, 24, 80, 192, {32, 1, 1, 1}, block % 3 ? FB_NF4 : FB_INT4_AFFINE, block, block >= 256};
+        try_one("block size", q);
+    }
+    Problem q = {false, 40, 72, 256, {64, 1, 1, 1}};
+    q.custom = true;
+    try_one("custom codebook", q);
+}
+
+void outputs()
+{
+    Problem q = {false, 77, 200, 128, {128, 1, 1, 0}};
+    q.bias = true;
+    try_one("bias", q);
+    q.shift = 1;
+    try_one("y on 2 bytes", q);
+    q.shift = 0, q.y = FB_F16;
+    try_one("bf16 to fp16", q);
+    q.rank = 8;
+    try_one("rank 8", q);
+    q.rank = 72, q.plan = {128, 2, 1, 0};
+    try_one("rank 72, split", q);
+    q.rank = 136, q.plan = {64, 1, 1, 2};
+    try_one("rank 136", q);
+}
+
+void dx_shapes()
+{
+    try_one("one tile", {true, 256, 128, 128, {256, 1, 1, 0}});
+    try_one("tails", {true, 133, 200, 192, {128, 1, 1, 2}});
+    try_one("tails", {true, 300, 72, 64, {256, 1, 1, 1}});
+    try_one("several tiles a block", {true, 140, 136, 448, {128, 1, 1, 3}});
+    try_one("ring wraps", {true, 70, 1000, 64, {128, 1, 1, 1}});
+    try_one("split", {true, 100, 576, 128, {128, 4, 1, 0}});
+    try_one("split", {true, 130, 512, 64, {256, 8, 1, 0}});
+    try_one("pair", {true, 256, 256, 256, {256, 1, 2, 2}});
+    try_one("pair, odd tile", {true, 150, 320, 320, {128, 1, 2, 2}});
+}
+
+void dx_formats()
+{
+    for (int f = 0; f < FB_FORMAT_COUNT; f++)
+        for (int dq = 0; dq < 2; dq++) {
+            Problem q = {true, 40, 72, 256, {128, 1, 1, 1}, (fb_format)f, dq ? 32 : 64, dq == 1};
+            q.y = dq ? FB_F32 : FB_BF16;
+            q.accumulate = dq;
+            try_one("format", q);
+            q.x = FB_F16, q.y = FB_F16;
+            try_one("format", q);
+        }
+    for (int block = 32; block <= 4096; block *= 2) {
+        Problem q = {true, 24, 80, 192, {128, 1, 1, 1}, block % 3 ? FB_NF4 : FB_INT4_AFFINE, block, block >= 256};
+        try_one("block size", q);
+    }
+    Problem q = {true, 140, 200, 192, {128, 1, 1, 2}};
+    q.accumulate = true;
+    try_one("accumulate", q);
+    q.rank = 72, q.plan = {128, 2, 1, 0};
+    try_one("rank 72, split", q);
+    q.shift = 3, q.y = FB_F16;
+    try_one("y on 6 bytes", q);
+}
+
+const struct {
+    const char *name;
+    void (*run)();
+} cases[] = {
+    {"gemm: shapes, tails, rings", shapes},
+    {"gemm: split sums and shared tokens", splits_and_pairs},
+    {"gemm: formats, blocks, types", formats},
+    {"gemm: bias, alignment, low rank", outputs},
+    {"gemm_dx: shapes, tails, splits, pairs", dx_shapes},
+    {"gemm_dx: formats, blocks, accumulate, low rank", dx_formats},
+};
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    simt::options().quiet = true;
+    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
+    CU_pSuite s = CU_add_suite("Hopper products in the executor", nullptr, nullptr);
+    unsigned added = 0, wanted = 0;
+    for (auto &c : cases) {
+        if (argc > 1 && !strstr(c.name, argv[1])) continue;
+        wanted++;
+        if (s && CU_add_test(s, c.name, c.run)) added++;
+    }
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
+    CU_cleanup_registry();
+    return bad || run != added || added != wanted || !wanted;
+}
