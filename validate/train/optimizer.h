@@ -16,6 +16,8 @@
 #include "validate/train/model.h"
 #include "validate/train/pager.h"
 
+enum { OPT_NORM_CHUNK = 4096 }; /* gradients whose squares are added up alone */
+
 typedef struct opt_config {
     fb_context context;   /* backend, threads, stream: as the library is to be called */
     device *device;       /* of the tensors' memory; NULL: the host's */
@@ -35,7 +37,7 @@ opt_config opt_default(const fb_context *context, device *d);
 optimizer *opt_new(const opt_config *config, lm_tensor *const *tensors, int64_t count, ck_error *e);
 void opt_free(optimizer *o); /* NULL is fine */
 
-/* sqrt of the sum of all squared gradients: sums of LM_SQUARE_CHUNK elements in double, added in their order whatever the
+/* sqrt of the sum of all squared gradients: sums of OPT_NORM_CHUNK elements in double, added in their order whatever the
  * number of threads. On a GPU gradients are copied to the host for this; lm_gradient_norm does without. */
 bool opt_gradient_norm(optimizer *o, double *norm, ck_error *e);
 
@@ -50,7 +52,7 @@ int64_t opt_steps(const optimizer *o); /* updates so far */
 pager *opt_pager(optimizer *o);
 size_t opt_state_bytes(const optimizer *o); /* m and v of all tensors, without the pages' padding */
 
-/* ---- state in a checkpoint (optimizer_state.c) ------------------------------------------------------------------------
+/* ---- state in a checkpoint ----------------------------------------------------------------------------------------------
  *
  * For each tensor T: "optimizer.T.m" and ".v" F32 [count], or ".m_codes", ".v_codes" U8 [count] and ".m_absmax",
  * ".v_absmax" F32 [ceil(count/256)]. Neither pieces nor pages show: a state saved under one pager loads under any. */

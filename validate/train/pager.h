@@ -10,7 +10,7 @@
  * they were added; none is too small to be paged. A walk takes them in that order, step after step:
  *
  *     pager_begin_step(p, e)
- *     for each item i:  at = pager_acquire(p, i, e);  pager_prefetch(p, i + 1, e);  ... enqueue work on at ...
+ *     for each item i:  at = pager_acquire(p, i, e);  pager_prefetch(p, i, e);  ... enqueue work on at ...
  *                       pager_release(p, i, true, e)
  *
  * When a page must go, it is the one whose turn in that walk is farthest away (Belady, 1966): of a state twice the budget
@@ -68,13 +68,17 @@ const char *pager_kind_name(pager_kind kind); /* "resident", "file", "managed", 
 pager *pager_open(const pager_config *config, ck_error *e);
 void pager_close(pager *p); /* NULL is fine */
 
-/* Before pager_start: an item of `bytes` bytes, 1 ... page_bytes. Items are numbered 0, 1, 2 ... */
+/* What an item may have: page_bytes, or less where two pages of that would not fit the budget. */
+size_t pager_page_bytes(const pager *p);
+
+/* Before pager_start: an item of `bytes` bytes, 1 ... pager_page_bytes. Items are numbered 0, 1, 2 ... */
 bool pager_add(pager *p, size_t bytes, int64_t *item, ck_error *e);
 /* Takes the memory. managed: refused when the pages are more than the card has free. */
 bool pager_start(pager *p, ck_error *e);
 
 bool pager_begin_step(pager *p, ck_error *e);
-/* The item will be used soon: begin to bring it. Does nothing where there is no room yet, or no such item. */
+/* The item will be used next: begin to bring its page and the two after it (after the last the first: the next step's), as
+ * far as there is room for them. file: the kernel is asked to read the next one ahead. */
 bool pager_prefetch(pager *p, int64_t item, ck_error *e);
 /* Its address on the device (for work enqueued on the stream, or done at once by a backend of the host), until release.
  * As many items may be held at once as fit the budget. */

@@ -23,7 +23,8 @@ typedef struct text_corpus {
 } text_corpus;
 
 /* path: a file, or a folder, whose regular files (links are not followed: the licences' would double their text) are read
- * in the order of their names (strcmp), one after another, without its subfolders. Too short for a window of `seq` tokens
+ * in the order of their names (strcmp), one after another, without its subfolders; where some are called *.txt, only
+ * those (vim's documentation has an index of 380 KB beside its prose). Too short for a window of `seq` tokens
  * and its target in either part: an error. */
 bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e);
 void text_close(text_corpus *t);
