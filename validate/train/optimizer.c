@@ -232,6 +232,13 @@ bool opt_step(optimizer *o, double lr, double grad_scale, double norm, ck_error 
 
 static void part_name(char name[LM_NAME + 32], const lm_tensor *t, const struct part *p) { snprintf(name, LM_NAME + 32, "optimizer.%s.%s", t->name, p->suffix); }
 
+size_t opt_parts(const optimizer *o)
+{
+    int count;
+    parts_of(o, &count);
+    return (size_t)count * (size_t)o->count;
+}
+
 bool opt_plan(optimizer *o, st_writer *w, ck_error *e)
 {
     int count;

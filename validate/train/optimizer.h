@@ -57,6 +57,7 @@ size_t opt_state_bytes(const optimizer *o); /* m and v of all tensors, without t
  * For each tensor T: "optimizer.T.m" and ".v" F32 [count], or ".m_codes", ".v_codes" U8 [count] and ".m_absmax",
  * ".v_absmax" F32 [ceil(count/256)]. Neither pieces nor pages show: a state saved under one pager loads under any. */
 
+size_t opt_parts(const optimizer *o); /* how many tensors that is */
 /* Declares and puts them. */
 bool opt_plan(optimizer *o, st_writer *w, ck_error *e);
 bool opt_put(optimizer *o, st_writer *w, ck_error *e);

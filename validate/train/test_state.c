@@ -35,7 +35,8 @@ int main(void)
     static const struct {
         const char *name;
         void (*fill)(CU_pSuite);
-    } suites[] = {{"text", test_text}, {"pager", test_pager}, {"optimizer", test_optimizer}};
+    } suites[] = {{"text", test_text}, {"pager", test_pager}, {"optimizer", test_optimizer},
+                  {"training checkpoint", test_train_checkpoint}};
     signal(SIGXFSZ, SIG_IGN);
     if (CU_initialize_registry() != CUE_SUCCESS) return 1;
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {
