@@ -65,14 +65,21 @@ template <class T> static __device__ __forceinline__ void fb_mma(float (&d)[4], 
 
 /* ---- decode ------------------------------------------------------------------------------------------------------------- */
 
-/* Byte BYTE of word: its two weights.  copy: 8 * (lane % 16). */
+/* Byte `byte` of word (known to the compiler once loops are unrolled): its two weights in fp32.  copy: 8 * (lane % 16). */
+template <bool ZERO>
+static __device__ __forceinline__ float2 fb_decode_values(const unsigned char *table, uint32_t copy, uint32_t word, int byte, float2 scale)
+{
+    const uint32_t at = (byte == 0 ? word << 7 : word >> (8 * byte - 7)) & 0x7f80;
+    float2 v = *(const float2 *)(table + (at | copy));
+    if (ZERO) v.x = __fsub_rn(v.x, scale.y), v.y = __fsub_rn(v.y, scale.y);
+    return make_float2(__fmul_rn(v.x, scale.x), __fmul_rn(v.y, scale.x));
+}
+/* Rounded and side by side. */
 template <class T, bool ZERO, int BYTE>
 static __device__ __forceinline__ uint32_t fb_decode_pair(const unsigned char *table, uint32_t copy, uint32_t word, float2 scale)
 {
-    const uint32_t at = BYTE == 0 ? word << 7 & 0x7f80 : word >> (BYTE == 0 ? 0 : 8 * BYTE - 7) & 0x7f80;
-    float2 v = *(const float2 *)(table + (at | copy));
-    if (ZERO) v.x = __fsub_rn(v.x, scale.y), v.y = __fsub_rn(v.y, scale.y);
-    return fb_pair<T>(__fmul_rn(v.x, scale.x), __fmul_rn(v.y, scale.x));
+    const float2 v = fb_decode_values<ZERO>(table, copy, word, BYTE, scale);
+    return fb_pair<T>(v.x, v.y);
 }
 
 /* 8 weights of row g (word `upper`) and of row g + 8 (`lower`) are two A fragments.  Lane t of a quad holds 4 adjacent k of each

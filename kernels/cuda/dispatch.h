@@ -42,4 +42,22 @@ static const fb_sm90_rule fb_sm90_rules[] = {
     {     65, INT64_MAX, FB_SM90_GEMM_DX },
 };
 
+typedef enum fb_gemm_dx_path {
+    FB_GEMM_DX_ANY = 0, /* gemm_dx_any.cu: serves everything; what no row takes */
+    FB_GEMM_DX_SMALL,   /* gemm_dx_small.cu */
+    FB_GEMM_DX_TILE     /* gemm_dx_tile.cu */
+} fb_gemm_dx_path;
+
+typedef struct fb_gemm_dx_rule {
+    int arch;
+    int64_t m_most;
+    fb_gemm_dx_path path;
+} fb_gemm_dx_rule;
+
+static const fb_gemm_dx_rule fb_gemm_dx_rules[] = {
+    /* arch  M at most  path */
+    {    80,        16, FB_GEMM_DX_SMALL },
+    {    80, INT64_MAX, FB_GEMM_DX_TILE },
+};
+
 #endif

@@ -40,12 +40,14 @@ static inline fb_device fb_device_of(int arch)
 
 /* ---- the call, on the host ------------------------------------------------------------------------------------------ */
 
-/* A product of rank r that is added to the 4-bit one in the same accumulators, before its loop: LoRA forward.
- * gemm: + U B^T, u [M, rank], b [N, rank].  gemm_dx: + U B, u [M, rank], b [rank, K].  Both in the activations' type,
- * row-major.  rank 0: none. */
+/* A product of rank r that is added to the 4-bit one in the same accumulators, before its loop: LoRA.
+ * gemm: + U B^T, u [M, rank], b [N, rank].  gemm_dx: + U B where dropout keeps the element of dX, u [M, rank], b [rank, K].
+ * Both in the activations' type, row-major.  rank 0: none. */
 struct fb_low_rank {
     const void *u, *b;
     int rank; /* 0 ... 256 */
+    uint32_t threshold; /* gemm_dx: dropout.h; 0: everything is kept */
+    uint64_t seed;
 };
 static constexpr int FB_LOW_RANK_MAX = 256;
 
@@ -78,6 +80,8 @@ struct fb_product {
     int rank, splits;
     fb_dtype y_dtype;
     bool accumulate;
+    uint32_t threshold;    /* dx: of the low-rank product's dropout */
+    uint64_t seed;
 };
 
 static inline fb_product fb_product_of(const fb_gemm_call &c)
@@ -97,6 +101,8 @@ static inline fb_product fb_product_of(const fb_gemm_call &c)
     p.b = c.low_rank.rank ? c.low_rank.b : nullptr;
     p.y = c.y;
     p.rank = c.low_rank.rank;
+    p.threshold = c.low_rank.threshold;
+    p.seed = c.low_rank.seed;
     p.splits = 1;
     p.y_dtype = c.y_dtype;
     p.accumulate = c.accumulate;
@@ -138,7 +144,6 @@ fb_weights FB_CUDA(gemm_dx_weights)(const fb_context *, fb_device, const fb_matr
 bool FB_CUDA(gemm_hopper)(const fb_gemm_call *, bool dx, fb_status *);
 
 fb_status FB_CUDA(gemm_any)(const fb_gemm_call *);
-fb_status FB_CUDA(gemm_dx_any)(const fb_gemm_call *);
 }
 
 #endif

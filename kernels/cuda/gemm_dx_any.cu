@@ -14,7 +14,7 @@
  * M N K multiply-adds, 8 for 3 reads of shared memory: bound by those, a tenth of the tensor cores' rate. Each weight is
  * decoded ceil(M / 32) times.
  */
-#include "gemm.cuh"
+#include "gemm_dx.cuh"
 
 namespace {
 
@@ -82,6 +82,15 @@ __device__ __forceinline__ void multiply(const Tile &tile, int64_t terms, float 
     }
 }
 
+__device__ __forceinline__ void drop(const fb_product &p, const Tile &tile, float (&sum)[2][4])
+{
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 4; j++) {
+            const int64_t m = tile.m0 + threadIdx.x / 16 * 2 + i, k = tile.k0 + threadIdx.x % 16 * 4 + j;
+            if (!fb_dropout_keeps(p.seed, p.threshold, m * p.k + k)) sum[i][j] = 0;
+        }
+}
+
 __device__ __forceinline__ void store(const fb_product &p, const Tile &tile, const float (&sum)[2][4])
 {
     for (int i = 0; i < 2; i++)
@@ -117,6 +126,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) gemm_dx_any(const
             __syncthreads();
             multiply(tile, p.rank - r0, sum);
         }
+        if (p.rank && p.threshold) drop(p, tile, sum);
         for (int64_t n0 = 0; n0 < p.n; n0 += kStep) {
             __syncthreads();
             fill_left<T>(p, tile, p.x, p.n, n0);
