@@ -88,7 +88,7 @@ struct Case {
         if (q.accumulate) memcpy(y.p, before.p, y.n);
         else memset(y.p, 0xff, y.n);
         fb_gemm_call c = {&ctx, fb_device_of(90), &w, q.m, x.p, q.x, q.bias ? bias.p : nullptr, y.p, q.y, q.accumulate,
-                          {q.rank ? u.p : nullptr, q.rank ? b.p : nullptr, q.rank}};
+                          {q.rank ? u.p : nullptr, q.rank ? b.p : nullptr, q.rank, 0, 0}};
         CU_ASSERT(q.dx ? FB_CUDA(gemm_dx_sm90_serves)(&c) : FB_CUDA(gemm_sm90_serves)(&c));
         *message = ctx.message;
         return q.dx ? FB_CUDA(gemm_dx_sm90_planned)(&c, &q.plan) : FB_CUDA(gemm_sm90_planned)(&c, &q.plan);
