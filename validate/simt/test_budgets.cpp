@@ -173,6 +173,43 @@ void adamw() {
         }
 }
 
+/* dX = dY W: codes once (gemm_dx_tile: once a tile of M, here one), in 16-byte pieces, and no bank conflicts. */
+struct Seen {
+    std::string kernel;
+    simt::Counters counters;
+} product;
+void keep_product(const simt::Report &r) {
+    if (r.kernel.find("gemm_dx_small") != std::string::npos || r.kernel.find("gemm_dx_tile") != std::string::npos)
+        product = Seen{r.kernel, r.counters};
+}
+
+void gemm_dx() {
+    constexpr int64_t rows = 64, cols = 512;
+    simt::after_launch = keep_product;
+    for (int64_t m : {1, 8, 16, 64, 128}) {
+        Device codes("codes", rows * cols / 2), absmax("absmax", rows * cols / 64 * 4), dy("dy", (size_t)(m * rows) * 2),
+            dx("dx", (size_t)(m * cols) * 2, false);
+        fb_matrix w;
+        fb_matrix_init(&w, FB_NF4, rows, cols, 64, false);
+        w.codes = codes.as<uint8_t>();
+        w.absmax = absmax.as<float>();
+        fb_context ctx = context(FB_BACKEND_CUDA);
+        size_t bytes = 0;
+        CU_ASSERT_FATAL(fb_workspace_size(&ctx, FB_OP_GEMM_DX, &w, m, FB_BF16, &bytes) == FB_OK);
+        Device space("workspace", bytes + 64, false);
+        ctx.workspace = space.p;
+        ctx.workspace_bytes = bytes;
+        product = Seen{};
+        CU_ASSERT_FATAL(fb_gemm_dx(&ctx, &w, m, dy.p, FB_BF16, dx.p, FB_BF16, false) == FB_OK);
+        const simt::BufferTraffic *t = product.counters.buffer("codes");
+        fail_if(!t || t->bytes_read != codes.bytes || t->sectors_read * 32 != codes.bytes, "gemm_dx: codes are not read once, whole");
+        fail_if(product.counters.bank_conflicts() != 0, product.kernel + ": " + number(product.counters.bank_conflicts()) + " bank conflicts");
+        fail_if(m <= 16 && product.counters.global_loads[4] * 16 != codes.bytes, "gemm_dx: codes are not read in 16-byte pieces");
+        fail_if(m > 16 && product.counters.global_stores[4] * 16 != dx.bytes, "gemm_dx: dX is not written in 16-byte pieces");
+    }
+    simt::after_launch = nullptr;
+}
+
 /* ---- order ------------------------------------------------------------------------------------------------------ */
 
 /* Every operation once, into one buffer of results. */
@@ -245,6 +282,7 @@ const struct {
     {"8-bit: bytes, widths, banks", eight_bits},
     {"normalize: bytes, banks", normalize},
     {"adamw: bytes, widths, banks", adamw},
+    {"gemm_dx: bytes, widths, banks", gemm_dx},
     {"the reference's bits in 20 seeds and 4 orders", same_bits_in_any_order},
     {"a NaN needs a place to be reported", nan_needs_a_place},
 };
