@@ -185,8 +185,9 @@ static double round_difference(const comparison *c, const timed_row *a, const ti
 static bool measure_paired(const comparison *c, row_result *row)
 {
     int n = c->base->rounds;
-    double *d = malloc(3 * (size_t)n * sizeof *d), *a = d + n, *b = a + n;
+    double *d = malloc(3 * (size_t)n * sizeof *d);
     if (!d) return false;
+    double *a = d + n, *b = a + n;
     bool ok = true;
     for (int i = 0; i < n; i++) {
         const timed_row *base = row_find(&c->base->files[i], row->name), *now = row_find(&c->now->files[i], row->name);

@@ -103,7 +103,8 @@ void write_tracking(const comparison *c, FILE *to)
         const row_result *r = &c->rows[i];
         char range[64], extra[128];
         if (!has_ratio(r) || r->verdict == CONTROL) continue;
-        snprintf(range, sizeof range, has_interval(r) ? "± %.2g %%" : "", 50 * (r->interval.high - r->interval.low));
+        range[0] = 0;
+        if (has_interval(r)) snprintf(range, sizeof range, "± %.2g %%", 50 * (r->interval.high - r->interval.low));
         snprintf(extra, sizeof extra, "%s; base %.4g us, ratio %.4f", verdict_name(r->verdict), r->base, r->ratio);
         json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:s, s:s}", "name", r->name, "unit", "us", "value", r->now, "range", range,
                                               "extra", extra));

@@ -120,9 +120,8 @@ fb_status ISA(cpu_quantize)(fb_context *ctx, const void *src, fb_dtype t, fb_mat
         for (int64_t b = c * chunk; b < cpu_min((c + 1) * chunk, blocks); b++) {
             const int64_t begin = b * size, count = cpu_min(size, n - begin);
             const range r = stage(src, t, begin, count, x);
-            uint8_t unused, *zero_point = dst->format == FB_INT4_AFFINE ? dst->zero_points + b : &unused;
+            uint8_t unused = 0, *zero_point = dst->format == FB_INT4_AFFINE ? dst->zero_points + b : &unused;
             uint8_t *out = dst->codes + begin / 2;
-            unused = 0;
             if (count == size) quantize_block(&f, dst->format, x, size, r, absmax + b, zero_point, out);
             else quantize_last(&f, dst->format, x, count, r, absmax + b, zero_point, out);
         }

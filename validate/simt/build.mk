@@ -2,7 +2,8 @@
 #
 # SIMT_LIB           what a program that launches kernels links
 # SIMT_KERNEL_FLAGS  how a translation unit with kernels is compiled: every load and store announced to hooks.cpp.
-#                    Vectorisation off, so that an access in the source is an access in the counters. No strict aliasing:
+#                    Vectorisation off, so that an access in the source is an access in the counters (clang's unrolling
+#                    too, which #pragma unroll then asks for in vain: -Wno-pass-failed). No strict aliasing:
 #                    kernels read floats as uint4 all the time, and nvcc's device code may.
 # Neither part is built with SANITIZE's flags: address sanitizer does not know our stack switches, and thread sanitizer's
 # hooks are what we replace.
@@ -13,7 +14,7 @@ SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-ma
 SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2 -ftree-vectorize
 ifneq (,$(findstring clang,$(CXX)))
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
-                     -fno-slp-vectorize -fno-unroll-loops -mllvm -disable-vector-combine -Wno-unknown-pragmas
+                     -fno-slp-vectorize -fno-unroll-loops -mllvm -disable-vector-combine -Wno-unknown-pragmas -Wno-pass-failed
 else
 SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
                      -fno-tree-slp-vectorize -Wno-unknown-pragmas -Wno-psabi
