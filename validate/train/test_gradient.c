@@ -231,7 +231,7 @@ static void test_accumulation(void)
     ck_error e;
     device *d = device_open("host", why);
     lm_model *m = make(&small, LM_TRAINS_ALL, 0, false, false, d);
-    double once, twice;
+    double once = 0, twice = 0;
     CU_ASSERT(gradients(m, 1) && lm_gradient_norm(m, &once, &e));
     CU_ASSERT(gradients(m, 0.25));
     loss_of(m);
