@@ -158,8 +158,9 @@ static fb_status attention_backward(fb_context *ctx, const lm_attention *a, cons
                                     const lm_real *log_sum, const lm_real *dout, lm_real *dq, lm_real *dk, lm_real *dv)
 {
     int64_t d = a->head_dim, n = a->batch * a->seq * a->kv_heads * d;
-    double *p = calloc((size_t)(2 * a->seq + 2 * n), sizeof *p), *ds = p + a->seq, *sum_k = ds + a->seq, *sum_v = sum_k + n;
+    double *p = calloc((size_t)(2 * a->seq + 2 * n), sizeof *p);
     if (!p) return snprintf(ctx->message, sizeof ctx->message, "no memory for the sums of attention's gradient"), FB_BACKEND_ERROR;
+    double *ds = p + a->seq, *sum_k = ds + a->seq, *sum_v = sum_k + n;
     for (int64_t b = 0; b < a->batch; b++)
         for (int64_t h = 0; h < a->heads; h++)
             for (int64_t i = 0; i < a->seq; i++) {
