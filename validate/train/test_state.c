@@ -36,7 +36,9 @@ int main(void)
         const char *name;
         void (*fill)(CU_pSuite);
     } suites[] = {{"text", test_text}, {"pager", test_pager}, {"optimizer", test_optimizer},
-                  {"training checkpoint", test_train_checkpoint}};
+                  {"training checkpoint", test_train_checkpoint},
+                  {"Hugging Face folders", test_hf},
+                  {"PEFT adapters", test_peft}};
     signal(SIGXFSZ, SIG_IGN);
     if (CU_initialize_registry() != CUE_SUCCESS) return 1;
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {

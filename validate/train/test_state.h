@@ -9,6 +9,8 @@ void test_text(CU_pSuite suite);
 void test_pager(CU_pSuite suite);
 void test_optimizer(CU_pSuite suite);
 void test_train_checkpoint(CU_pSuite suite);
+void test_hf(CU_pSuite suite);
+void test_peft(CU_pSuite suite);
 
 /* x = a number in (-1, 1) that depends on (seed, i) alone. */
 float test_value(uint64_t seed, int64_t i);
