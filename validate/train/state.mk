@@ -6,7 +6,7 @@ $(BUILD)/validate/train/optimizer.o: EXTRA_FLAGS = $(OPENMP) -O3
 $(BUILD)/validate/train/text.o $(BUILD)/validate/train/sha256.o: EXTRA_FLAGS = -O3
 
 TRAIN_STATE_TESTS := $(addprefix $(BUILD)/validate/train/,test_state.o test_text.o test_pager.o test_optimizer.o \
-                       test_train_checkpoint.o test_hf.o test_peft.o)
+                       test_train_checkpoint.o test_hf.o test_peft.o test_gpu_runtime.o test_pager_gpu.o)
 $(BUILD)/validate/test_train_state: $(TRAIN_STATE_TESTS) $(BUILD)/validate/checkpoint/test_files.o $(TRAIN_STATE_OBJS) \
                                     $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(LIB)
 	$(call say,LD $@)

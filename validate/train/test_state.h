@@ -7,6 +7,7 @@
 
 void test_text(CU_pSuite suite);
 void test_pager(CU_pSuite suite);
+void test_pager_gpu(CU_pSuite suite);
 void test_optimizer(CU_pSuite suite);
 void test_train_checkpoint(CU_pSuite suite);
 void test_hf(CU_pSuite suite);
