@@ -37,6 +37,7 @@ int main(void)
         void (*fill)(CU_pSuite);
     } suites[] = {{"text", test_text}, {"pager", test_pager}, {"pager on a GPU", test_pager_gpu}, {"optimizer", test_optimizer},
                   {"training checkpoint", test_train_checkpoint},
+                  {"memory spike", test_spike},
                   {"Hugging Face folders", test_hf},
                   {"PEFT adapters", test_peft}};
     signal(SIGXFSZ, SIG_IGN);

@@ -10,6 +10,7 @@ void test_pager(CU_pSuite suite);
 void test_pager_gpu(CU_pSuite suite);
 void test_optimizer(CU_pSuite suite);
 void test_train_checkpoint(CU_pSuite suite);
+void test_spike(CU_pSuite suite);
 void test_hf(CU_pSuite suite);
 void test_peft(CU_pSuite suite);
 
