@@ -58,11 +58,14 @@ $(BUNDLE)/bin/fourbit-gpu-peer: $(GPU_PEER_OBJS) $(DEVICE_CUDA) $(LIB)
 $(BUNDLE)/bin/test_fourbit_gpu: $(GPU_TEST_OBJS) $(DEVICE_CUDA) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(BUNDLE_LINK) $(GPU_TEST_WRAP) $^ -l:libcunit.a $(BUNDLE_STATIC) -o $@
+$(BUNDLE)/bin/fourbit-spike: $(SPIKE_OBJS) $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(BUNDLE_LINK) $^ $(BUNDLE_STATIC) -o $@
 $(BUNDLE)/bin/capture-golden: $(BUILD)/bin/capture-golden
 	@mkdir -p $(@D)
 	$(Q)strip -s -o $@ $<
 
-BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer test_fourbit_gpu capture-golden)
+BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-spike test_fourbit_gpu capture-golden)
 gpu-bundle: $(BUNDLE_PROGRAMS) ## programs and script for a machine with a GPU, in build/gpu (copy the folder there)
 	@CC='$(CC)' NVCC='$(NVCC)' scripts/gpu-bundle.sh $(BUNDLE) $(BUNDLE_MIB)
 
@@ -71,7 +74,7 @@ gpu-report: gpu-bundle ## everything on a machine with a GPU, in stages (ARGS='-
 else
 gpu-bundle:
 	@echo "make gpu-bundle: no nvcc (or CUDA=0): there is nothing to run on a GPU" >&2; exit 1
-gpu-report: $(BUILD)/bin/fourbit-gpu
+gpu-report: $(BUILD)/bin/fourbit-gpu $(BUILD)/bin/fourbit-spike
 	@scripts/gpu-report.sh --bin $(BUILD)/bin $(ARGS)
 endif
 .PHONY: gpu-bundle gpu-report

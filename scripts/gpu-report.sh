@@ -18,7 +18,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=build/results/gpu-report only="" bin="" profile=quick require=""
 limit=${STAGE_SECONDS:-570}
-stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products)
+stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager)
 
 usage() { echo "gpu-report: $1 (see --help)" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -143,6 +143,21 @@ bench() { # filter
 stage_bench-4bit() { bench '^(quantize|dequantize)/'; }
 stage_bench-8bit() { bench '^(quantize8|dequantize8|adamw32|adamw8)/'; }
 stage_bench-products() { bench '^(gemm|gemm_dx)/'; }
+
+# Optimizer state that is paged while memory is taken away: the same bits as resident (validate/train/spike.h).
+stage_pager() {
+    local kind state8 status worst=0
+    if [ ! -x "$bin/fourbit-spike" ]; then verdict="not run: the bundle has no fourbit-spike"; return; fi
+    for kind in managed pinned; do
+        for state8 in "" --state8; do
+            within "$bin/fourbit-spike" --kind "$kind" $state8 --folder "$dir" > "$dir/$kind$state8.txt" 2>&1
+            status=$?
+            cat "$dir/$kind$state8.txt"
+            [ "$status" -eq 0 ] || worst=$status
+        done
+    done
+    judge "$worst" "resident, paged, with a hog, saved and loaded: the same bits, managed and pinned"
+}
 
 run_stage() { # index
     local name=${stages[$1]} state began=$SECONDS

@@ -31,6 +31,7 @@ while [ $# -gt 1 ]; do [ "$1" = --filter ] && filter=$2; shift; done
 [ -e '"$work"'/hang ] && { trap "echo interrupted; exit 130" TERM; sleep 30 & wait; }
 echo "dequantize cuda       nf4         b64      4096x4096    12.5 $filter"; echo "1 rows timed, 0 failed"'
     stub test_fourbit_gpu 'echo "               tests     70     70     70      0        0"; echo "             asserts 123456 123456 123456      0      n/a"'
+    stub fourbit-spike 'echo "the same bits"'
     stub capture-golden 'echo "# Planted GPU" > "$1/sm_90.txt"'
     rm -f "$work/no-gpu" "$work/hang"
     [ "$1" = yes ] || : > "$work/no-gpu"
@@ -43,7 +44,7 @@ mkdir -p "$work/tools"
 fresh no
 report
 expect "no GPU ends with 0" is $? 0
-expect "eight stages say so" is "$(grep -c '^[1-8] .*not run: no GPU' "$work/out/summary.txt")" 8
+expect "nine stages say so" is "$(grep -c '^[1-9] .*not run: no GPU' "$work/out/summary.txt")" 9
 expect "only the facts were asked for" is "$(calls .)" 1
 report --require-gpu
 expect "--require-gpu ends with 3" is $? 3
@@ -96,6 +97,14 @@ echo 77 > "$work/test_fourbit_gpu.status"
 report --stage large
 expect "tests that do not apply are not failures" has "3 large .*not run" "$work/out/summary.txt"
 
+# a pager that changes a bit
+fresh yes
+echo 1 > "$work/fourbit-spike.status"
+report --stage pager
+expect "a failing spike test fails the report" is $? 1
+expect "all four were run" is "$(calls 'fourbit-spike --kind')" 4
+expect "and it is told" has "9 pager .*failed: exit status 1" "$work/out/summary.txt"
+
 # a stage that takes too long is cut off, and the others go on
 fresh yes
 : > "$work/hang"
@@ -121,11 +130,11 @@ report
 expect "it goes on" is $? 0
 expect "it says so" has "stage 6 (bench-4bit) was interrupted" "$work/log"
 expect "the tests are not run again" is "$(calls 'test_fourbit_gpu')" "$before"
-expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 8
+expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 9
 
 # bad arguments
 fresh yes
-for bad in "--stage 9" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
+for bad in "--stage 10" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
     # shellcheck disable=SC2086
     report $bad
     expect "$bad: usage" is $? 2

@@ -286,3 +286,60 @@ bool spike_run(const spike_setup *s, spike_result *r, ck_error *e)
         if (!run_arm(s, order[i], r, e)) return false;
     return judge(s, r, SPIKE_PAGED, e) && judge(s, r, SPIKE_HOG, e) && judge(s, r, SPIKE_RELOAD, e);
 }
+
+/* ---- what a pager costs that has nothing to do ------------------------------------------------------------------------------ */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+}
+
+static bool timed_step(world *w, double *seconds, ck_error *e)
+{
+    double began = now();
+    if (!opt_step(w->o, 1e-3, 1, 1, e)) return false;
+    if (!w->s->device->wait(w->s->device)) return FAIL("%s", w->s->device->why);
+    *seconds = now() - began;
+    return true;
+}
+
+static bool measure(world w[2], double *seconds[3], int rounds, spike_overhead *o, ck_error *e)
+{
+    double loss, norm, unused;
+    for (int k = 0; k < 2; k++)
+        if (!gradients(&w[k], &loss, &norm, e) || !timed_step(&w[k], &unused, e) || !timed_step(&w[k], &unused, e)) return false;
+    pager_counters before = pager_count(opt_pager(w[1].o));
+    for (int i = 0; i < rounds; i++) {
+        /* the first of a pair alternates: a cache that is warm favours neither */
+        if (!timed_step(&w[i % 2], &seconds[i % 2][i], e) || !timed_step(&w[1 - i % 2], &seconds[1 - i % 2][i], e)) return false;
+        seconds[2][i] = seconds[1][i] / seconds[0][i];
+    }
+    pager_counters after = pager_count(opt_pager(w[1].o));
+    *o = (spike_overhead){median(seconds[0], rounds), median(seconds[1], rounds), median(seconds[2], rounds),
+                          after.bytes_in - before.bytes_in + after.bytes_out - before.bytes_out};
+    return true;
+}
+
+bool spike_measure_overhead(const spike_setup *s, int rounds, spike_overhead *o, ck_error *e)
+{
+    world w[2] = {{.s = s}, {.s = s}};
+    pager_config plain = {.kind = PAGER_RESIDENT, .device = s->device, .page_bytes = s->paged.page_bytes};
+    double *all = rounds > 0 ? calloc((size_t)rounds * 3, sizeof *all) : NULL;
+    bool good = all ? true : FAIL("out of memory, or no rounds");
+    for (int k = 0; good && k < 2; k++) {
+        good = make_tensors(&w[k], e);
+        if (good) good = (w[k].o = make_optimizer(&w[k], k ? &s->paged : &plain, e)) != NULL;
+    }
+    double *seconds[3] = {all, all + rounds, all + 2 * rounds};
+    good = good && measure(w, seconds, rounds, o, e);
+    end(&w[0]);
+    end(&w[1]);
+    free(all);
+    return good;
+}

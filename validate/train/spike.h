@@ -58,4 +58,12 @@ typedef struct spike_result {
 /* True: all of the above holds. False: *e says which arm and what. */
 bool spike_run(const spike_setup *s, spike_result *r, ck_error *e);
 
+/* Updates with resident state and with a pager that has room for all of it, in turn: medians of the seconds of one, and of
+ * the ratio of each pair. The device must have room for both. */
+typedef struct spike_overhead {
+    double resident, paged, ratio;
+    uint64_t moved; /* by the pager, after its first step */
+} spike_overhead;
+bool spike_measure_overhead(const spike_setup *s, int rounds, spike_overhead *o, ck_error *e);
+
 #endif
