@@ -5,18 +5,19 @@
 #   scripts/bootstrap.sh --with clang   also clang with its sanitizer and OpenMP runtimes (make fuzz, CI)
 #   scripts/bootstrap.sh --with lint    also cppcheck and shellcheck (make lint)
 #   scripts/bootstrap.sh --with gates   also valgrind (make gates: instruction counts)
+#   scripts/bootstrap.sh --with train   also vim's documentation, prose to train a base on (make train)
 #   NO_INSTALL=1                        install nothing: list what is missing, exit 1 if anything needed is
 #   QUIET=1                             print only when something is missing
 set -u
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
 
 want="base"
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help) usage; exit 0 ;;
-    --with) [ $# -ge 2 ] || { echo "bootstrap: --with needs a name: clang, lint or gates" >&2; exit 2; }
-        case "$2" in clang | lint | gates) want="$want $2" ;; *) echo "bootstrap: --with $2: there are clang, lint and gates" >&2; exit 2 ;; esac
+    --with) [ $# -ge 2 ] || { echo "bootstrap: --with needs a name: clang, lint, gates or train" >&2; exit 2; }
+        case "$2" in clang | lint | gates | train) want="$want $2" ;; *) echo "bootstrap: --with $2: there are clang, lint, gates and train" >&2; exit 2 ;; esac
         shift ;;
     *) echo "bootstrap: unknown argument $1 (see --help)" >&2; exit 2 ;;
     esac
@@ -27,6 +28,7 @@ has_command() { command -v "$1" >/dev/null 2>&1; }
 has_library() { has_command pkg-config && pkg-config --exists "$1" 2>/dev/null; }
 has_pip() { has_command python3 && python3 -m pip --version >/dev/null 2>&1; }
 has_clang_omp() { has_command clang && echo 'int main(void){return 0;}' | clang -fopenmp -fsanitize=address,fuzzer-no-link -x c - -o /dev/null 2>/dev/null; }
+has_prose() { compgen -G '/usr/share/vim/vim*/doc/*.txt' >/dev/null; }
 
 # group | what it is for | how to see it | Debian package
 needs() {
@@ -47,6 +49,7 @@ clang|clang OpenMP, sanitizer and fuzzer runtimes|has_clang_omp|libomp-dev libcl
 lint|cppcheck|has_command cppcheck|cppcheck
 lint|shellcheck|has_command shellcheck|shellcheck
 gates|valgrind (instruction counts)|has_command valgrind|valgrind
+train|prose to train a base on|has_prose|vim-runtime
 LIST
 }
 
