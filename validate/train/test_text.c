@@ -140,6 +140,19 @@ static void bad_texts(void)
     }
 }
 
+static void refuses_tokenizers(void)
+{
+    test_folder_empty();
+    ck_error e = {0};
+    text_corpus t = {.source = "text", .vocab_size = TEXT_VOCABULARY};
+    CU_ASSERT(text_fits(&t, NULL, 256, &e) && text_fits(&t, test_folder(), 300, &e));
+    CU_ASSERT(!text_fits(&t, test_folder(), 255, &e));
+    REQUIRE_MESSAGE(&e, test_folder(), "the model knows 255 tokens; bytes need 256", "a small vocabulary");
+    test_write(test_path("tokenizer.json"), "{}", 2);
+    CU_ASSERT(!text_fits(&t, test_folder(), 32000, &e));
+    REQUIRE_MESSAGE(&e, test_path("tokenizer.json"), "tokenizers are not read", "a tokenizer");
+}
+
 void test_text(CU_pSuite suite)
 {
     CU_add_test(suite, "sha256_vectors", sha256_vectors);
@@ -147,4 +160,5 @@ void test_text(CU_pSuite suite)
     CU_add_test(suite, "two_parts", two_parts);
     CU_add_test(suite, "batches", batches);
     CU_add_test(suite, "bad_texts", bad_texts);
+    CU_add_test(suite, "refuses_tokenizers", refuses_tokenizers);
 }

@@ -137,6 +137,17 @@ void text_close(text_corpus *t)
     *t = (text_corpus){0};
 }
 
+bool text_fits(const text_corpus *t, const char *folder, int64_t vocab_size, ck_error *e)
+{
+    static const char *const tokenizers[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
+    char path[PATH_MAX];
+    for (size_t i = 0; folder && i < sizeof tokenizers / sizeof *tokenizers; i++)
+        if (snprintf(path, sizeof path, "%s/%s", folder, tokenizers[i]) < (int)sizeof path && access(path, F_OK) == 0)
+            return ck_fail(e, path, NULL, "tokenizers are not read: text is trained on byte by byte, which this model was not made for");
+    if (vocab_size >= t->vocab_size) return true;
+    return ck_fail(e, folder ? folder : t->source, NULL, "the model knows %lld tokens; bytes need %d", (long long)vocab_size, (int)t->vocab_size);
+}
+
 const char *text_default_path(void) { return "/usr/share/common-licenses"; }
 
 const char *text_prose_path(void)

@@ -29,6 +29,10 @@ typedef struct text_corpus {
 bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e);
 void text_close(text_corpus *t);
 
+/* May a model of this folder (NULL: one of our own making) and vocabulary be trained on it? Text is bytes here: a checkpoint
+ * with a tokenizer.json, or with fewer than 256 tokens, is refused in so many words. */
+bool text_fits(const text_corpus *t, const char *folder, int64_t vocab_size, ck_error *e);
+
 /* Texts that a Debian machine has: what is fine-tuned on, and what a base is made from. The second needs the package
  * vim-runtime (scripts/bootstrap.sh --with train); NULL where it is not there. */
 const char *text_default_path(void); /* /usr/share/common-licenses */
