@@ -45,6 +45,13 @@
                                 float *, float *);                                                                \
     fb_status cpu_adamw8_##isa(fb_context *, const fb_adamw *, int64_t, void *, fb_dtype, const void *, fb_dtype, \
                                uint8_t *, float *, uint8_t *, float *);                                           \
+    size_t cpu_lora_workspace_##isa(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype);   \
+    fb_weights cpu_lora_weights_##isa(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype); \
+    fb_status cpu_lora_forward_##isa(fb_context *, const fb_matrix *, const fb_lora *, int64_t, const void *,    \
+                                     fb_dtype, const void *, void *, fb_dtype, void *);                          \
+    fb_status cpu_lora_backward_##isa(fb_context *, const fb_matrix *, const fb_lora *, int64_t, const void *,   \
+                                      const void *, const void *, fb_dtype, void *, fb_dtype, bool, float *,     \
+                                      float *, bool);                                                            \
     size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
     size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
 CPU_DECLARE_SLOTS(avx2)

@@ -36,7 +36,9 @@ WORKSPACE(avx512)
     .quantize8 = cpu_quantize8_##isa, .dequantize8 = cpu_dequantize8_##isa,                                 \
     .decode_absmax = cpu_decode_absmax_##isa, .normalize = cpu_normalize_##isa,                             \
     .denormalize = cpu_denormalize_##isa, .adamw32 = cpu_adamw32_##isa, .adamw8 = cpu_adamw8_##isa,         \
-    .gemm_weights = exact, .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa
+    .gemm_weights = exact, .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa, \
+    .lora_workspace = cpu_lora_workspace_##isa, .lora_weights = cpu_lora_weights_##isa,                     \
+    .lora_forward = cpu_lora_forward_##isa, .lora_backward = cpu_lora_backward_##isa
 
 /* NULL slots are the reference's. Best first. */
 enum { VARIANTS = 3 };

@@ -338,4 +338,22 @@ static inline void pack32(const vi c[GV], uint8_t *out)
     _mm_storeu_si128((__m128i *)out, packed);
 }
 
+/* ---- counters: a 32-bit word in each 64-bit lane, what is above it counts for nothing ---------- */
+
+enum { QUADS = VF / 2 }; /* 64-bit lanes */
+static inline vi vi_set64(uint64_t a) { return _mm256_set1_epi64x((long long)a); }
+static inline vi vi_count64(uint64_t a) { return _mm256_add_epi64(vi_set64(a), _mm256_setr_epi64x(0, 1, 2, 3)); }
+static inline vi vi_mul_low(vi a, vi b) { return _mm256_mul_epu32(a, b); }
+static inline vi vi_high(vi a) { return _mm256_srli_epi64(a, 32); }
+static inline vi vi_xor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+/* words of c[0 ... 3], lane after lane: c[0], c[1], c[2], c[3] of lane 0, of lane 1 ... */
+static inline void vi_store_quads(const vi c[4], uint32_t *out)
+{
+    const vi front = _mm256_blend_epi32(c[0], _mm256_slli_epi64(c[1], 32), 0xaa);
+    const vi back = _mm256_blend_epi32(c[2], _mm256_slli_epi64(c[3], 32), 0xaa);
+    const vi even = _mm256_unpacklo_epi64(front, back), odd = _mm256_unpackhi_epi64(front, back); /* lanes 0 and 2, 1 and 3 */
+    _mm256_storeu_si256((__m256i *)out, _mm256_permute2x128_si256(even, odd, 0x20));
+    _mm256_storeu_si256((__m256i *)out + 1, _mm256_permute2x128_si256(even, odd, 0x31));
+}
+
 #endif

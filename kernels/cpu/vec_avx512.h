@@ -289,4 +289,22 @@ static inline void pack32(const vi c[GV], uint8_t *out)
     }
 }
 
+/* ---- counters: a 32-bit word in each 64-bit lane, what is above it counts for nothing ---------- */
+
+enum { QUADS = VF / 2 }; /* 64-bit lanes */
+static inline vi vi_set64(uint64_t a) { return _mm512_set1_epi64((long long)a); }
+static inline vi vi_count64(uint64_t a) { return _mm512_add_epi64(vi_set64(a), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)); }
+static inline vi vi_mul_low(vi a, vi b) { return _mm512_mul_epu32(a, b); }
+static inline vi vi_high(vi a) { return _mm512_srli_epi64(a, 32); }
+static inline vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+/* words of c[0 ... 3], lane after lane: c[0], c[1], c[2], c[3] of lane 0, of lane 1 ... */
+static inline void vi_store_quads(const vi c[4], uint32_t *out)
+{
+    const vi front = _mm512_mask_blend_epi32(0xaaaa, c[0], _mm512_slli_epi64(c[1], 32));
+    const vi back = _mm512_mask_blend_epi32(0xaaaa, c[2], _mm512_slli_epi64(c[3], 32));
+    const vi first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), last = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi64(front, first, back));
+    _mm512_storeu_si512(out + 16, _mm512_permutex2var_epi64(front, last, back));
+}
+
 #endif
