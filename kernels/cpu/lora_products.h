@@ -141,7 +141,7 @@ static void make_u(const fb_context *ctx, const source *z, int64_t m, const fb_l
     const int64_t tasks = fb_ceil_div(m, ROWS) * parts;
     const source a = {.p = lora->a, .t = z->t, .cols = z->cols};
     const float factor = fb_lora_factor(lora);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double) z->cols))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double)z->cols))
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t row = task / parts * ROWS, count = cpu_min(ROWS, m - row);
         const int64_t r = task % parts * part, ranks = cpu_min(part, rank - r);
@@ -166,7 +166,7 @@ static void make_du(const fb_context *ctx, const source *dy, int64_t m, const fb
     const int64_t tasks = fb_ceil_div(m, ROWS) * parts;
     const source b = {.p = lora->b, .t = dy->t, .cols = rank};
     const float factor = fb_lora_factor(lora);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double) dy->cols))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double)dy->cols))
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t row = task / parts * ROWS, count = cpu_min(ROWS, m - row);
         const int64_t r = task % parts * part, ranks = cpu_min(part, rank - r), padded = cpu_round_up(ranks, VF);
@@ -193,7 +193,7 @@ static void gradient(const fb_context *ctx, const float *across, int64_t stride,
                      float *out, bool by_column, bool accumulate)
 {
     const int64_t tasks = fb_ceil_div(s->cols, WIDTH);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double) s->cols))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double)s->cols))
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t col = task * WIDTH, count = cpu_min(WIDTH, s->cols - col), padded = cpu_round_up(count, VF);
         float panel[DEPTH][WIDTH + PAD], sums[RANK][WIDTH];
@@ -248,7 +248,7 @@ static void expand(const fb_context *ctx, const float *u, int64_t m, int64_t ran
                    const target *to)
 {
     const int64_t tasks = fb_ceil_div(to->cols, WIDTH);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double) to->cols))
+#pragma omp parallel for schedule(dynamic) num_threads(threads_for(ctx, tasks, (double)m * (double)rank * (double)to->cols))
     for (int64_t task = 0; task < tasks; task++) {
         const int64_t col = task * WIDTH, count = cpu_min(WIDTH, to->cols - col), padded = cpu_round_up(count, VF);
         float panel[RANK][WIDTH + PAD], sums[ROWS][WIDTH];
