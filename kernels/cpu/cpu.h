@@ -1,7 +1,7 @@
 /* cpu.h: what the files of the CPU backend share. Internal.
  *
  * An operation is one template, NAME_kernel.h, written on the small vector
- * vocabulary of vec_avx2.h and vec_avx512.h (same names, another width), and one
+ * vocabulary of vec_avx2.h, vec_avx512.h and vec_portable.h (same names, another width), and one
  * file an instruction set, NAME_avx2.c, that includes the two. So what a test proves
  * of one instruction set's loops, tails and order of operations holds for the other's;
  * only the vocabulary itself differs.
@@ -54,6 +54,7 @@
                                       float *, bool);                                                            \
     size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
     size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
+CPU_DECLARE_SLOTS(portable)
 CPU_DECLARE_SLOTS(avx2)
 CPU_DECLARE_SLOTS(avx512)
 

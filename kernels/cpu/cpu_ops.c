@@ -22,11 +22,12 @@ static fb_weights exact(const fb_context *ctx, const fb_matrix *w, int64_t m, fb
     static size_t workspace_##isa(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)  \
     {                                                                                                          \
         switch (op) {                                                                                          \
-        case FB_OP_GEMM: return cpu_gemm_workspace_##isa(ctx, w, m, t);                                           \
-        case FB_OP_GEMM_DX: return cpu_gemm_dx_workspace_##isa(ctx, w, m, t);                                     \
+        case FB_OP_GEMM: return cpu_gemm_workspace_##isa(ctx, w, m, t);                                        \
+        case FB_OP_GEMM_DX: return cpu_gemm_dx_workspace_##isa(ctx, w, m, t);                                  \
         default: return fb_reference_ops()->workspace(ctx, op, w, m, t);                                       \
         }                                                                                                      \
     }
+WORKSPACE(portable)
 WORKSPACE(avx2)
 WORKSPACE(avx512)
 
@@ -45,7 +46,7 @@ enum { VARIANTS = 3 };
 static fb_ops variants[VARIANTS] = {
     {OVERRIDES(avx512)},
     {OVERRIDES(avx2)},
-    {.variant = "portable"},
+    {OVERRIDES(portable)},
 };
 
 /* clang's __builtin_cpu_supports does not know the name. */

@@ -8,20 +8,33 @@
 
 #include "cpu.h"
 
+#ifndef LUTS_OF_PAIRS
+/* INT4 affine: a table a zero point (quantizers stop at 15, a file's bytes may not; looking would
+ * put a call into every loop); else the first. */
+typedef struct luts {
+    lut of_zero[256];
+} luts;
+
+static inline void luts_make(luts *l, const float values[FB_CODES], bool affine)
+{
+    lut_make(&l->of_zero[0], values);
+    for (int z = 1; affine && z < 256; z++) {
+        float shifted[FB_CODES];
+        for (int c = 0; c < FB_CODES; c++) shifted[c] = values[c] - (float)z;
+        lut_make(&l->of_zero[z], shifted);
+    }
+}
+static inline lutv luts_get(const luts *l, unsigned zero_point) { return lut_load(&l->of_zero[zero_point]); }
+#endif
+
 typedef struct decoder {
     const uint8_t *codes, *zero_points;
     int64_t n;                 /* elements */
     int shift;                 /* log2 of the block size */
     cpu_scales scales;
     float values[FB_CODES];
-    lut luts[256];             /* INT4 affine: one a zero point (quantizers stop at 15, a file's bytes
-                                  may not; looking would put a call into every loop); else the first */
+    luts luts;
 } decoder;
-
-static inline void shifted_values(const decoder *d, float zero_point, float out[FB_CODES])
-{
-    for (int c = 0; c < FB_CODES; c++) out[c] = d->values[c] - zero_point;
-}
 
 static inline void decoder_init(decoder *d, const fb_matrix *w)
 {
@@ -33,17 +46,12 @@ static inline void decoder_init(decoder *d, const fb_matrix *w)
     d->shift = 0;
     while (1 << d->shift < w->block_size) d->shift++;
     cpu_scales_init(&d->scales, w);
-    lut_make(&d->luts[0], d->values);
-    for (int z = 1; d->zero_points && z < 256; z++) {
-        float values[FB_CODES];
-        shifted_values(d, (float)z, values);
-        lut_make(&d->luts[z], values);
-    }
+    luts_make(&d->luts, d->values, d->zero_points != NULL);
 }
 
 static inline lutv block_lut(const decoder *d, int64_t block)
 {
-    return lut_load(&d->luts[d->zero_points ? d->zero_points[block] : 0]);
+    return luts_get(&d->luts, d->zero_points ? d->zero_points[block] : 0);
 }
 
 /* Ask for what the 128 weights from element i on are decoded from, if there are any: for rows too far

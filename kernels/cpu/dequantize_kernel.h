@@ -31,7 +31,7 @@ static void dequantize16(const decoder *d, int64_t begin, int64_t end, uint16_t 
         float shifted[FB_CODES];
         const float *values = d->values;
         if (d->zero_points) {
-            shifted_values(d, (float)d->zero_points[block], shifted);
+            for (int c = 0; c < FB_CODES; c++) shifted[c] = d->values[c] - (float)d->zero_points[block];
             values = shifted;
         }
         const lut16 table = lut16_make(values, cpu_absmax(&d->scales, block), t);
