@@ -70,7 +70,11 @@ enum {
     /* The caller vouches that inputs to quantize are finite: saves the pass over
      * the input that looks for NaN and Inf before anything is written. With this
      * flag a non-finite input gives unspecified codes (and no fault). */
-    FB_ASSUME_FINITE = 1
+    FB_ASSUME_FINITE = 1,
+    /* gemm: a row of X gives the same bits whatever M is and whatever the other rows are. One order of
+     * additions for every M, which costs where another would be faster. It holds among calls on one machine
+     * whose pointers are aligned alike. */
+    FB_BATCH_INVARIANT = 2
 };
 
 enum { FB_MESSAGE_SIZE = 256 };
@@ -78,7 +82,7 @@ enum { FB_MESSAGE_SIZE = 256 };
 typedef struct fb_context {
     fb_backend backend;
     int threads;              /* CPU backend: at most this many; 0: one for each core it may use */
-    unsigned flags;           /* FB_ASSUME_FINITE */
+    unsigned flags;           /* FB_ASSUME_FINITE | FB_BATCH_INVARIANT */
     void *stream;             /* CUDA backend: a cudaStream_t; NULL is the default stream */
     void *workspace;          /* at least fb_workspace_size bytes, 64-byte aligned; NULL if 0 */
     size_t workspace_bytes;

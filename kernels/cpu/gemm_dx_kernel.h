@@ -38,8 +38,12 @@ enum {
     MC = 512
 };
 
-static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
-static bool takes_tall(int64_t m) { return m >= TALL; }
+/* FB_BATCH_INVARIANT: one way at any M, as in gemm. */
+static bool takes_few(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    return m <= FEW && w->cols % GROUP == 0 && !(ctx->flags & FB_BATCH_INVARIANT);
+}
+static bool takes_tall(const fb_context *ctx, int64_t m) { return m >= TALL || ctx->flags & FB_BATCH_INVARIANT; }
 
 typedef struct dx_space {
     int64_t stride;          /* of dY in fp32; W's rows: as it lies */
@@ -53,14 +57,14 @@ static dx_space dx_space_for(const fb_context *ctx, const fb_matrix *w, int64_t 
 {
     const int64_t cols = w->cols ? w->cols : 1; /* a width of 0 would be divided by */
     const int64_t share = cpu_round_up(fb_ceil_div(cols, 2 * cpu_max_threads(ctx)), 64);
-    const int64_t width = cpu_min(takes_tall(m) ? COLS_TALL : COLS, share);
+    const int64_t width = cpu_min(takes_tall(ctx, m) ? COLS_TALL : COLS, share);
     const int64_t count = cpu_min(m, MC), stride = cpu_round_up(w->rows, 16) + 16;
     dx_space s = {.stride = stride,
                   .width = width,
-                  .depth = takes_tall(m) ? DEPTH_TALL : DEPTH,
+                  .depth = takes_tall(ctx, m) ? DEPTH_TALL : DEPTH,
                   .shared = count * stride,
                   .threads = cpu_threads(ctx, fb_ceil_div(cols, width))};
-    if (takes_few(w, m)) return s;
+    if (takes_few(ctx, w, m)) return s;
     s.private = s.depth * (width + PANEL_PAD) + count * width;
     if (t == FB_F32 && spread(w->rows)) s.stride = w->rows, s.shared = 0;
     return s;
@@ -165,9 +169,9 @@ typedef struct layout {
     int64_t row, tile;
 } layout;
 
-static layout panel_layout(const dx_space *s, int64_t m)
+static layout panel_layout(const fb_context *ctx, const dx_space *s, int64_t m)
 {
-    return takes_tall(m) ? (layout){TILE_COLS, s->depth * TILE_COLS} : (layout){s->width + PANEL_PAD, TILE_COLS};
+    return takes_tall(ctx, m) ? (layout){TILE_COLS, s->depth * TILE_COLS} : (layout){s->width + PANEL_PAD, TILE_COLS};
 }
 
 /* `depth` rows of W from `row` on, `count` columns from `col` on, zeros up to `padded`. */
@@ -222,8 +226,8 @@ fb_status ISA(cpu_gemm_dx)(fb_context *ctx, const fb_matrix *w, int64_t m, const
 #pragma omp parallel for schedule(static) num_threads(s.threads) if (count * w->rows > 1 << 14)
         for (int64_t j = 0; j < (s.shared ? count : 0); j++)
             to_float(dy, dy_dtype, (first + j) * w->rows, w->rows, space + j * s.stride);
-        if (takes_few(w, m)) dx_few(w, &d, m, dyf, s, dx, dx_dtype, accumulate);
-        else dx_panels(w, &d, count, dyf, s, panel_layout(&s, m), space + s.shared, dx, dx_dtype, first, accumulate);
+        if (takes_few(ctx, w, m)) dx_few(w, &d, m, dyf, s, dx, dx_dtype, accumulate);
+        else dx_panels(w, &d, count, dyf, s, panel_layout(ctx, &s, m), space + s.shared, dx, dx_dtype, first, accumulate);
     }
     return FB_OK;
 }

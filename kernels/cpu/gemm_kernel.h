@@ -47,8 +47,15 @@ enum {
     NC_TALL = 64 /* most rows of W a thread takes at a time then */
 };
 
-static bool takes_few(const fb_matrix *w, int64_t m) { return m <= FEW && w->cols % GROUP == 0; }
-static bool takes_tall(const fb_matrix *w, int64_t m) { return m >= TALL && w->cols > 0; }
+/* FB_BATCH_INVARIANT: tall at any M. Its sum over k is the same whatever the other rows are. */
+static bool takes_few(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    return m <= FEW && w->cols % GROUP == 0 && !(ctx->flags & FB_BATCH_INVARIANT);
+}
+static bool takes_tall(const fb_context *ctx, const fb_matrix *w, int64_t m)
+{
+    return (m >= TALL || ctx->flags & FB_BATCH_INVARIANT) && w->cols > 0;
+}
 
 /* ---- workspace: what all threads share, then a piece a thread ------------------------- */
 
@@ -60,9 +67,9 @@ typedef struct gemm_space {
 
 static gemm_space gemm_space_for(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    if (takes_few(w, m)) return (gemm_space){.shared = m * w->cols + 16};
+    if (takes_few(ctx, w, m)) return (gemm_space){.shared = m * w->cols + 16};
     const int64_t count = cpu_min(m, MC);
-    if (takes_tall(w, m)) {
+    if (takes_tall(ctx, w, m)) {
         const bool as_it_lies = t == FB_F32 && spread(w->cols);
         const int64_t stride = as_it_lies ? w->cols : cpu_round_up(w->cols, 16) + 16;
         const int64_t share = cpu_round_up(fb_ceil_div(w->rows, 2 * cpu_max_threads(ctx)), TILE_COLS);
@@ -203,7 +210,7 @@ fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const vo
 {
     decoder d;
     decoder_init(&d, w);
-    if (takes_few(w, m)) {
+    if (takes_few(ctx, w, m)) {
         gemm_few(ctx, w, &d, m, x, x_dtype, bias, y, y_dtype);
         return FB_OK;
     }
@@ -211,7 +218,7 @@ fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const vo
     for (int64_t first = 0; first < m; first += MC) {
         const void *xs = (const char *)x + first * w->cols * (int64_t)fb_dtype_size(x_dtype);
         void *ys = (char *)y + first * w->rows * (int64_t)fb_dtype_size(y_dtype);
-        (takes_tall(w, m) ? gemm_tall : gemm_panels)(w, &d, s, ctx->workspace, cpu_min(MC, m - first), xs, x_dtype, bias,
+        (takes_tall(ctx, w, m) ? gemm_tall : gemm_panels)(w, &d, s, ctx->workspace, cpu_min(MC, m - first), xs, x_dtype, bias,
                                                      ys, y_dtype);
     }
     return FB_OK;
