@@ -173,7 +173,7 @@ typedef struct lut16 {
 
 static inline lut16 lut16_make(const float values[FB_CODES], float absmax, fb_dtype t)
 {
-    lut16 l;
+    lut16 l = {{0}};
     for (int c = 0; c < FB_CODES; c += VF) vf_store_as(l.value, t, c, vf_load(values + c) * vf_set1(absmax));
     return l;
 }
