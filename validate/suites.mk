@@ -28,7 +28,12 @@ $(BUILD)/validate/simt/test_gemm_sm90.o: validate/simt/test_gemm_sm90.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -Ivalidate -Ikernels/cuda -DFB_SIMT=1 $(SIMT_CORE_FLAGS) -Wno-unknown-pragmas -MMD -MP -c $< -o $@
-$(BUILD)/validate/test_simt_sm90: $(BUILD)/validate/simt/test_gemm_sm90.o $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+$(BUILD)/validate/simt/planted_gemm_sm90.o $(BUILD)/validate/simt/planted_gemm_dx_sm90.o: validate/simt/test_gemm_sm90_planted.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $< for $(@F))
+	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda -DFB_SIMT=1 $(if $(findstring dx,$(@F)),-DPLANTED_DX) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_simt_sm90: $(addprefix $(BUILD)/validate/simt/,test_gemm_sm90.o planted_gemm_sm90.o planted_gemm_dx_sm90.o) \
+                                  $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
