@@ -1,7 +1,10 @@
 /* dispatch.h — which path a product takes: the first row that fits.
  *
  * A row fits when the device is of its generation or later, M is at most m_most, N * K at most weights_most (0: any), and
- * the path serves the call (types, alignment, shared memory: each path's own _serves).
+ * the path serves the call (types, alignment, shared memory; gemm.cu).  blocks: as many blocks a multiprocessor as split-K aims for where
+ * the tiles alone are fewer; 0: K is never cut.
+ *
+ * The rows stand in dispatch_table.h, which `make tune` writes anew from what it measures on the GPU that is there.
  */
 #ifndef FB_DISPATCH_H
 #define FB_DISPATCH_H
@@ -9,7 +12,13 @@
 #include <cstdint>
 
 typedef enum fb_gemm_path {
-    FB_GEMM_ANY = 0 /* gemm_any.cu: serves everything; ends every table */
+    FB_GEMM_ANY = 0,  /* gemm_any.cu: serves everything; what is taken when no row fits */
+    FB_GEMM_TILE_16,  /* gemm_tile.cu: 128 rows x 16 tokens a block */
+    FB_GEMM_TILE_32,  /* 128 x 32 */
+    FB_GEMM_TILE_64,  /* 128 x 64 */
+    FB_GEMM_TILE_128, /* 128 x 128; 99 KiB of shared memory */
+    FB_GEMM_TILE_256, /* 256 x 128; 145 KiB */
+    FB_GEMM_PATHS
 } fb_gemm_path;
 
 typedef struct fb_gemm_rule {
@@ -17,11 +26,13 @@ typedef struct fb_gemm_rule {
     int64_t m_most;
     int64_t weights_most;
     fb_gemm_path path;
+    int blocks;
 } fb_gemm_rule;
 
+static const int64_t FB_ANY_M = INT64_MAX;
+
 static const fb_gemm_rule fb_gemm_rules[] = {
-    /* arch  M at most    N K at most  path */
-    {    80, INT64_MAX,             0, FB_GEMM_ANY },
+#include "dispatch_table.h"
 };
 
 /* Hopper: generation 90 alone, wgmma is in no other. Asked before the tables of gemm.cu and gemm_dx.cu, which keep what no row

@@ -1,16 +1,47 @@
 /* gemm.cu — Y = X W^T (+ U B^T) (+ bias), W in 4 bits: the choice of a path.  The kernels are in the paths' own files. */
 #include "gemm.cuh"
 #include "dispatch.h"
+#include "gemm_split.cuh"
 
 namespace {
 
-fb_gemm_path path_of(const fb_device &device, const fb_matrix *w, int64_t m)
+struct Plan {
+    fb_gemm_path path;
+    int splits;
+};
+
+/* c: the call's pointers, or NULL where they are not known yet (workspace): then as if all were aligned. */
+bool tensor_cores_serve(const fb_matrix *w, fb_dtype t, const fb_gemm_call *c)
 {
+    if (t == FB_F32 || w->cols == 0 || w->cols % 32) return false;
+    return !c || (fb_wide(w->codes, 16) && fb_wide(c->x, 16));
+}
+
+Plan tile_plan(const fb_device &device, const fb_matrix *w, int64_t m, fb_gemm_path path, int blocks)
+{
+    int rows, tokens, shared;
+    if (!FB_CUDA(gemm_tile_shape)(path, &rows, &tokens, &shared) || shared > device.shared_bytes) return {FB_GEMM_ANY, 1};
+    const int64_t tiles = fb_ceil_div(w->rows, rows) * fb_ceil_div(m, tokens);
+    return {path, fb_splits(tiles, fb_ceil_div(w->cols, 64), (int64_t)blocks * device.multiprocessors)};
+}
+
+/* One order of additions for all M: any tile, as each adds up K in the same order, and K in one piece. */
+Plan invariant_plan(const fb_device &device, const fb_matrix *w, int64_t m)
+{
+    const fb_gemm_path path = m <= 16 ? FB_GEMM_TILE_16 : m <= 32 ? FB_GEMM_TILE_32 : m <= 64 ? FB_GEMM_TILE_64 : FB_GEMM_TILE_128;
+    return tile_plan(device, w, m, path, 0);
+}
+
+Plan plan_of(const fb_context *ctx, const fb_device &device, const fb_matrix *w, int64_t m, fb_dtype t, const fb_gemm_call *c)
+{
+    if (!tensor_cores_serve(w, t, c)) return {FB_GEMM_ANY, 1};
+    if (ctx->flags & FB_BATCH_INVARIANT) return invariant_plan(device, w, m);
     for (const fb_gemm_rule &r : fb_gemm_rules) {
         if (device.arch < r.arch || m > r.m_most || (r.weights_most && w->rows * w->cols > r.weights_most)) continue;
-        return r.path;
+        const Plan plan = tile_plan(device, w, m, r.path, r.blocks);
+        if (plan.path != FB_GEMM_ANY) return plan;
     }
-    return FB_GEMM_ANY;
+    return {FB_GEMM_ANY, 1};
 }
 
 } // namespace
@@ -18,14 +49,18 @@ fb_gemm_path path_of(const fb_device &device, const fb_matrix *w, int64_t m)
 extern "C" fb_status FB_CUDA(gemm)(const fb_gemm_call *c)
 {
     fb_status status;
-    if (FB_CUDA(gemm_hopper)(c, false, &status)) return status;
-    switch (path_of(c->device, c->w, c->m)) {
-    case FB_GEMM_ANY: break;
-    }
-    return FB_CUDA(gemm_any)(c);
+    if (!(c->ctx->flags & FB_BATCH_INVARIANT) && FB_CUDA(gemm_hopper)(c, false, &status)) return status;
+    const Plan plan = plan_of(c->ctx, c->device, c->w, c->m, c->x_dtype, c);
+    if (plan.path == FB_GEMM_ANY) return FB_CUDA(gemm_any)(c);
+    return FB_CUDA(gemm_tile)(c, plan.path, plan.splits);
 }
 
-extern "C" size_t FB_CUDA(gemm_workspace)(const fb_context *, fb_device, const fb_matrix *, int64_t, fb_dtype) { return 0; }
+extern "C" size_t FB_CUDA(gemm_workspace)(const fb_context *ctx, fb_device device, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    if (m == 0 || w->rows == 0) return 0;
+    const int splits = plan_of(ctx, device, w, m, t, nullptr).splits;
+    return splits > 1 ? (size_t)splits * (size_t)m * (size_t)w->rows * sizeof(float) : 0;
+}
 
 /* Every path multiplies weights as dequantize gives them. */
 extern "C" fb_weights FB_CUDA(gemm_weights)(const fb_context *, fb_device, const fb_matrix *, int64_t, fb_dtype)

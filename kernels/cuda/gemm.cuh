@@ -3,14 +3,15 @@
  *
  *   cuda_ops.cu   slot -> fb_gemm_call -> gemm.cu (gemm_dx.cu): chooses a path from dispatch.h -> the path's own file
  *
- *   gemm_any.cu   every shape, type and alignment; slow and right
- *
- * A path is a pair of functions: one that says whether it serves a call, and one that launches it.
+ *   gemm_any.cu     every shape, type and alignment; slow and right
+ *   gemm_tile.cu    tensor cores by tiles
+ *   gemm_split.cu   the sum of split-K's parts
  */
 #ifndef FB_GEMM_CUH
 #define FB_GEMM_CUH
 
 #include "decode.cuh"
+#include "dispatch.h"
 #include "elements.cuh"
 
 /* ---- the machine ------------------------------------------------------------------------------------------------ */
@@ -143,7 +144,10 @@ fb_weights FB_CUDA(gemm_dx_weights)(const fb_context *, fb_device, const fb_matr
 /* gemm_hopper.cu: true if a path of sm_90a took the call, with its status. */
 bool FB_CUDA(gemm_hopper)(const fb_gemm_call *, bool dx, fb_status *);
 
+/* The paths of gemm. */
 fb_status FB_CUDA(gemm_any)(const fb_gemm_call *);
+fb_status FB_CUDA(gemm_tile)(const fb_gemm_call *, fb_gemm_path, int splits);
+int FB_CUDA(gemm_tile_shape)(fb_gemm_path, int *rows, int *tokens, int *shared_bytes); /* 0: not one of gemm_tile.cu */
 }
 
 #endif

@@ -91,6 +91,10 @@ FB_PTX void cp_async_16_zfill(uint32_t dst, const void *src, uint32_t src_bytes)
 FB_PTX void cp_async_16_hint(uint32_t dst, const void *src, uint64_t policy) {
     asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "l"(policy) : "memory");
 }
+FB_PTX void cp_async_16_zfill_hint(uint32_t dst, const void *src, uint32_t src_bytes, uint64_t policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(dst), "l"(src), "r"(src_bytes), "l"(policy)
+                 : "memory");
+}
 FB_PTX void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* All but the latest N of this thread's groups have landed.  Other threads' copies need a barrier on top. */
 template <int N> FB_PTX void cp_async_wait_group() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }

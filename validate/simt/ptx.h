@@ -103,6 +103,9 @@ FB_PTX void cp_async_4_zfill(uint32_t dst, const void *src, uint32_t n, SIMT_SIT
 FB_PTX void cp_async_8_zfill(uint32_t dst, const void *src, uint32_t n, SIMT_SITE) { simt::cp_async(dst, src, 8, n, s_); }
 FB_PTX void cp_async_16_zfill(uint32_t dst, const void *src, uint32_t n, SIMT_SITE) { simt::cp_async(dst, src, 16, n, s_); }
 FB_PTX void cp_async_16_hint(uint32_t dst, const void *src, uint64_t, SIMT_SITE) { simt::cp_async(dst, src, 16, 16, s_); }
+FB_PTX void cp_async_16_zfill_hint(uint32_t dst, const void *src, uint32_t n, uint64_t, SIMT_SITE) {
+    simt::cp_async(dst, src, 16, n, s_);
+}
 FB_PTX void cp_async_commit_group() { simt::cp_async_commit(); }
 template <int N> FB_PTX void cp_async_wait_group() { simt::cp_async_wait(N, false); }
 FB_PTX void cp_async_wait_all() { simt::cp_async_wait(0, true); }

@@ -17,6 +17,7 @@ __global__ void ptx_sm80(const void *in, uint32_t *out, uint32_t s, uint32_t n) 
     ptx::cp_async_8_zfill(s, in, n);
     ptx::cp_async_16_zfill(s, in, n);
     ptx::cp_async_16_hint(s, in, policy);
+    ptx::cp_async_16_zfill_hint(s, in, 8, policy);
     ptx::cp_async_commit_group();
     ptx::cp_async_wait_group<2>();
     ptx::cp_async_wait_all();

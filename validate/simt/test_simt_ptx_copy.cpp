@@ -13,7 +13,8 @@ template <int BYTES> static void k_cp_async(int bug, const char *in, char *out) 
         if (BYTES == 4) ptx::cp_async_4(dst, src);
         if (BYTES == 8) ptx::cp_async_8(dst, src);
         if (BYTES == 16 && g == 0) ptx::cp_async_16(dst, src);
-        if (BYTES == 16 && g == 1) ptx::cp_async_16_hint(dst, src, ptx::createpolicy_evict_first());
+        if (BYTES == 16 && g == 1 && t % 2) ptx::cp_async_16_hint(dst, src, ptx::createpolicy_evict_first());
+        if (BYTES == 16 && g == 1 && t % 2 == 0) ptx::cp_async_16_zfill_hint(dst, src, 16, ptx::createpolicy_evict_first());
         ptx::cp_async_commit_group();
     }
     if (bug == 1)
