@@ -6,17 +6,17 @@
  * on Hopper, so the prediction there (unmeasured) is 0.6 x cuBLAS at large M; on sm_80 and sm_120, where mma.sync is all there
  * is, 0.85 x.  Above 128 tokens a weight is decoded once for each tile of tokens.
  *
- *   v1  cp.async in 3 or 4 stages; decode into A fragments in registers, each weight once a block; B fragments by two 16-byte
- *       loads a lane for 8 tokens x 64 k: as many instructions and wavefronts as ldmatrix.x4, and lane t of a quad gets 16 adjacent k,
- *       for which its weights are 8 adjacent bytes of a row (ldmatrix would want each byte from another word)
+ *   v1  cp.async in 3 or 4 stages; decode into A fragments in registers, each weight once a block; B fragments by 16-byte loads, one a
+ *       lane for 8 tokens x 32 k: as many instructions and wavefronts as ldmatrix.x4, and lane t of a quad gets 8 adjacent k, for which
+ *       its weights are one word of a row (ldmatrix would want each byte from another word)
  *
  *   a block: 32 weight rows a warp, WN warps, 8 TT tokens; a step is 64 of K
  *
- *                      8 TT tokens                        stage: X     tokens x 128 bytes, 16-byte chunk c of token t at c ^ t % 8
- *               +---------------------+                          codes rows x 32 bytes
+ *                      8 TT tokens                        stage: X     tokens x 128 bytes, 16-byte chunks swizzled
+ *               +---------------------+                          codes 2 halves x rows x 16 bytes
  *      warp 0   | 2 x TT m16n8 tiles  |  32 rows                 scales rows x 2 x (scale, zero point): one for each 32 k
  *      warp 1   |                     |
- *       ...     |                     |                   k of lane t of a quad: 16 t ... 16 t + 15, four for each mma
+ *       ...     |                     |                   k of lane t of a quad: 8 t ... 8 t + 7 of each half, four for each mma
  *               +---------------------+
  *
  *   shared memory: pair table 32 KiB, 8-bit map 1 KiB, stages.  Bank conflicts: none in the loop.
@@ -39,7 +39,7 @@ template <int TT, int WN> struct Tile {
 /* What a thread knows about its tile. Addresses are of step 0; what is left of each dimension is in 32 bits: everything here lives
  * through the loop beside 128 accumulators. */
 struct Place {
-    int64_t row0, token0;
+    int row_tile, token_tile;       /* of 128 weights and more each: 32 bits are 4 TB of codes */
     const unsigned char *x, *codes; /* this thread's first chunk: token thread / 8, row thread / 2 */
     int64_t scale_at;               /* first element of row `thread` */
     int tokens_left, rows_left;     /* tokens from that token, rows from row0 */
@@ -48,17 +48,21 @@ struct Place {
     bool stream;                    /* nobody else will read these weights */
 };
 
+/* Where 16-byte chunk c of a token's 128 bytes stands, so that two tokens' four adjacent chunks are in all banks. */
+__device__ __forceinline__ int swizzled(int token, int c) { return c ^ (token % 2 * 4 + token / 2 % 4); }
+
 template <class T, int TT, int WN> __device__ __forceinline__ void enter_tile(const fb_product &p, Place &at, const fb_piece &piece)
 {
     using S = Tile<TT, WN>;
     const int64_t tid = threadIdx.x;
-    at.row0 = piece.row_tile * S::rows;
-    at.token0 = piece.token_tile * S::tokens;
-    at.x = (const unsigned char *)p.x + ((at.token0 + tid / 8) * p.k + tid % 8 * 8) * 2;
-    at.codes = p.codes + ((at.row0 + tid / 2) * p.k + tid % 2 * 32) / 2;
-    at.scale_at = (at.row0 + tid) * p.k;
-    at.tokens_left = (int)(p.m - at.token0 < S::tokens ? p.m - at.token0 : S::tokens) - (int)tid / 8;
-    at.rows_left = (int)(p.n - at.row0 < S::rows ? p.n - at.row0 : S::rows);
+    at.row_tile = (int)piece.row_tile;
+    at.token_tile = (int)piece.token_tile;
+    const int64_t row0 = piece.row_tile * S::rows, token0 = piece.token_tile * S::tokens;
+    at.x = (const unsigned char *)p.x + ((token0 + tid / 8) * p.k + tid % 8 * 8) * 2;
+    at.codes = p.codes + ((row0 + tid / 2) * p.k + tid % 2 * 32) / 2;
+    at.scale_at = (row0 + tid) * p.k;
+    at.tokens_left = (int)(p.m - token0 < S::tokens ? p.m - token0 : S::tokens) - (int)tid / 8;
+    at.rows_left = (int)(p.n - row0 < S::rows ? p.n - row0 : S::rows);
 }
 
 /* ---- fetch ---------------------------------------------------------------------------------------------------------- */
@@ -70,8 +74,8 @@ __device__ __forceinline__ void fetch(const fb_product &p, const Place &at, unsi
     using S = Tile<TT, WN>;
     const int64_t k0 = (int64_t)step * kStep;
     const int tid = (int)threadIdx.x, k_left = (int)(p.k - k0 < kStep ? p.k - k0 : kStep);
-    const uint32_t x_to = ptx::shared_address(stage) + (uint32_t)(tid / 8 * 128 + ((tid % 8) ^ (tid / 8 % 8)) * 16);
-    const uint32_t codes_to = ptx::shared_address(stage) + S::x_bytes + (uint32_t)tid * 16;
+    const uint32_t x_to = ptx::shared_address(stage) + (uint32_t)(tid / 8 * 128 + swizzled(tid / 8, tid % 8) * 16);
+    const uint32_t codes_to = ptx::shared_address(stage) + S::x_bytes + (uint32_t)(tid % 2 * S::rows + tid / 2) * 16;
     const unsigned char *from = at.x + k0 * 2;
     constexpr int kTokens = S::threads / 8; /* at a time */
 #pragma unroll
@@ -84,7 +88,7 @@ __device__ __forceinline__ void fetch(const fb_product &p, const Place &at, unsi
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const bool inside = tid / 2 + i * (S::threads / 2) < at.rows_left && tid % 2 * 32 < k_left;
-        const uint32_t to = codes_to + (uint32_t)(i * S::threads * 16);
+        const uint32_t to = codes_to + (uint32_t)(i * S::threads * 8);
         if (at.stream) ptx::cp_async_16_zfill_hint(to, inside ? from : p.codes, inside ? 16 : 0, ptx::createpolicy_evict_first());
         else ptx::cp_async_16_zfill(to, inside ? from : p.codes, inside ? 16 : 0);
         from += p.k * (S::threads / 4);
@@ -120,43 +124,27 @@ __device__ __forceinline__ void store_scales(const fb_product &p, const Place &a
 
 /* ---- decode and multiply ---------------------------------------------------------------------------------------------- */
 
-/* A lane's codes and scales of a step: rows 16 r + g and 16 r + g + 8 of the warp, 16 k each. */
-struct Step {
-    uint2 codes[2][2];
-    float2 scales[2][2];
-};
-template <int TT, int WN> __device__ __forceinline__ Step load_step(const unsigned char *stage)
+/* Half a step, 32 k, 8 of each lane: decode into the A fragments of two mma, then the products with all tokens, two octets at a time
+ * (four independent accumulators between two uses of one).  A whole step at a time, or both halves unrolled, would hold so much more in flight that 255 registers
+ * do not do (sm_90 spilled). */
+template <class T, bool ZERO, int TT, int WN>
+__device__ __forceinline__ void decode_half(const unsigned char *table, const unsigned char *stage, int half, uint32_t (&a)[2][2][4])
 {
     using S = Tile<TT, WN>;
-    const int lane = (int)threadIdx.x % FB_WARP, t = lane % 4;
-    Step v;
+    const int lane = (int)threadIdx.x % FB_WARP, row = (int)threadIdx.x / FB_WARP * 32 + lane / 4;
+    const unsigned char *codes = stage + S::x_bytes + half * S::rows * 16 + row * 16 + lane % 4 * 4;
+    const unsigned char *scales = stage + S::x_bytes + S::code_bytes + row * 16 + half * 8;
+    const uint32_t copy = (uint32_t)lane % 16 * 8;
 #pragma unroll
     for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int below = 0; below < 2; below++) {
-            const int row = (int)threadIdx.x / FB_WARP * 32 + 16 * r + 8 * below + lane / 4;
-            v.codes[r][below] = *(const uint2 *)(stage + S::x_bytes + row * 32 + t * 8);
-            v.scales[r][below] = *(const float2 *)(stage + S::x_bytes + S::code_bytes + row * 16 + t / 2 * 8);
-        }
-    return v;
+        fb_decode_fragments<T, ZERO>(table, copy, *(const uint32_t *)(codes + r * 256), *(const uint32_t *)(codes + r * 256 + 128),
+                                     *(const float2 *)(scales + r * 256), *(const float2 *)(scales + r * 256 + 128), a[0][r], a[1][r]);
 }
-
-/* Half a step, 8 k of each lane: decode into the A fragments of two mma, then the products with all tokens, two octets at a time (four
- * independent accumulators between two uses of one).  A whole step at a time would hold 24 registers more, and spill. */
-template <class T, bool ZERO, int HALF>
-__device__ __forceinline__ void decode_half(const unsigned char *table, const Step &v, uint32_t (&a)[2][2][4])
-{
-    const uint32_t copy = threadIdx.x % 16 * 8;
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-        fb_decode_fragments<T, ZERO>(table, copy, HALF ? v.codes[r][0].y : v.codes[r][0].x, HALF ? v.codes[r][1].y : v.codes[r][1].x,
-                                     v.scales[r][0], v.scales[r][1], a[0][r], a[1][r]);
-}
-template <class T, int TT, int HALF>
-__device__ __forceinline__ void multiply_half(const unsigned char *stage, const uint32_t (&a)[2][2][4], float (&acc)[2][TT][4])
+template <class T, int TT>
+__device__ __forceinline__ void multiply_half(const unsigned char *stage, int half, const uint32_t (&a)[2][2][4], float (&acc)[2][TT][4])
 {
     const int lane = (int)threadIdx.x % FB_WARP, g = lane / 4, t = lane % 4;
-    const unsigned char *x = stage + g * 128 + ((2 * t + HALF) ^ g) * 16;
+    const unsigned char *x = stage + g * 128 + swizzled(g, 4 * half + t) * 16;
 #pragma unroll
     for (int j = 0; j < TT; j += 2) {
         const uint4 x0 = *(const uint4 *)(x + j * 1024), x1 = *(const uint4 *)(x + (j + 1) * 1024);
@@ -169,13 +157,13 @@ __device__ __forceinline__ void multiply_half(const unsigned char *stage, const 
                 for (int r = 0; r < 2; r++) fb_mma<T>(acc[r][j + o], a[s][r], b[s][o]);
     }
 }
-template <class T, int TT, int WN, int HALF>
-__device__ __forceinline__ void half_step(const unsigned char *table, bool zeros, const unsigned char *stage, const Step &v, float (&acc)[2][TT][4])
+template <class T, int TT, int WN>
+__device__ __forceinline__ void half_step(const unsigned char *table, bool zeros, const unsigned char *stage, int half, float (&acc)[2][TT][4])
 {
     uint32_t a[2][2][4];
-    if (zeros) decode_half<T, true, HALF>(table, v, a);
-    else decode_half<T, false, HALF>(table, v, a);
-    multiply_half<T, TT, HALF>(stage, a, acc);
+    if (zeros) decode_half<T, true, TT, WN>(table, stage, half, a);
+    else decode_half<T, false, TT, WN>(table, stage, half, a);
+    multiply_half<T, TT>(stage, half, a, acc);
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------------------- */
@@ -204,13 +192,13 @@ __device__ __forceinline__ void store_eight(const fb_product &p, int split, int6
 }
 
 /* An octet of tokens at a time through 36-float rows of shared memory (each warp its own 8), so that a lane has 8 adjacent rows of W. */
-template <class T, int TT>
+template <class T, int TT, int WN>
 __device__ __forceinline__ void write_results(const fb_product &p, const Place &at, int split, const float (&acc)[2][TT][4])
 {
     constexpr int kPitch = 36;
     const int warp = (int)threadIdx.x / FB_WARP, lane = (int)threadIdx.x % FB_WARP, g = lane / 4, t = lane % 4;
     float *square = (float *)at.stages + warp * 8 * kPitch;
-    const int64_t n = at.row0 + warp * 32 + t * 8;
+    const int64_t n = (int64_t)at.row_tile * (32 * WN) + warp * 32 + t * 8, token0 = (int64_t)at.token_tile * (8 * TT);
     const void *to = p.splits > 1 ? (const void *)p.partial : p.y;
     const bool wide = p.n % 8 == 0 && (size_t)to % 16 == 0;
     float bias[8];
@@ -226,7 +214,7 @@ __device__ __forceinline__ void write_results(const fb_product &p, const Place &
         __syncwarp();
         const float4 lo = *(const float4 *)(square + g * kPitch + t * 8), hi = *(const float4 *)(square + g * kPitch + t * 8 + 4);
         const float v[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-        store_eight<T>(p, split, at.token0 + j * 8 + g, n, v, bias, wide);
+        store_eight<T>(p, split, token0 + j * 8 + g, n, v, bias, wide);
         __syncwarp();
     }
 }
@@ -266,7 +254,7 @@ template <class T, int TT, int WN, int STAGES> __global__ void __launch_bounds__
         }
         if (p.rank && piece.split == 0) {
             const int warp = (int)threadIdx.x / FB_WARP, g = (int)threadIdx.x % FB_WARP / 4;
-            fb_low_rank_prologue<T, 2, TT>(p.u, p.b, p.rank, p.m, p.n, at.row0 + warp * 32 + g, at.token0 + g, acc);
+            fb_low_rank_prologue<T, 2, TT>(p.u, p.b, p.rank, p.m, p.n, (int64_t)at.row_tile * S::rows + warp * 32 + g, (int64_t)at.token_tile * S::tokens + g, acc);
         }
 
         int here = 0; /* this step's stage */
@@ -282,14 +270,13 @@ template <class T, int TT, int WN, int STAGES> __global__ void __launch_bounds__
             ptx::cp_async_commit_group();
 
             const unsigned char *stage = at.stages + here * S::stage_bytes;
-            const Step v = load_step<TT, WN>(stage);
-            half_step<T, TT, WN, 0>(shared, p.scales.zero_points != nullptr, stage, v, acc);
-            half_step<T, TT, WN, 1>(shared, p.scales.zero_points != nullptr, stage, v, acc);
+#pragma unroll 1
+            for (int half = 0; half < 2; half++) half_step<T, TT, WN>(shared, p.scales.zero_points != nullptr, stage, half, acc);
             here = here + 1 == STAGES ? 0 : here + 1;
         }
         ptx::cp_async_wait_all();
         __syncthreads(); /* the stages become the results' room */
-        write_results<T, TT>(p, at, piece.split, acc);
+        write_results<T, TT, WN>(p, at, piece.split, acc);
         __syncthreads();
     }
 }
