@@ -23,8 +23,8 @@ $(BUILD)/validate/test_simt_budgets: $(BUILD)/validate/simt/test_budgets.o $(CUD
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
-# The Hopper products, plan by plan: the executor's tests of kernels that the suites above meet only as the dispatch chooses.
-$(BUILD)/validate/simt/test_gemm_sm90.o: validate/simt/test_gemm_sm90.cpp
+# The products, path by path and (Hopper) plan by plan: kernels that the suites above meet only as the dispatch chooses.
+$(BUILD)/validate/simt/test_gemm_sm90.o $(BUILD)/validate/simt/test_gemm_paths.o: $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -Ivalidate -Ikernels/cuda -DFB_SIMT=1 $(SIMT_CORE_FLAGS) -Wno-unknown-pragmas -MMD -MP -c $< -o $@
@@ -36,6 +36,9 @@ $(BUILD)/validate/test_simt_sm90: $(addprefix $(BUILD)/validate/simt/,test_gemm_
                                   $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+$(BUILD)/validate/test_simt_gemm_paths: $(BUILD)/validate/simt/test_gemm_paths.o $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
 # fourbit.h seen by a C++ compiler, and linked from C++.
 $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
@@ -43,4 +46,5 @@ $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
 TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
-TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets $(BUILD)/validate/test_simt_sm90)
+TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets $(BUILD)/validate/test_simt_sm90 \
+              $(BUILD)/validate/test_simt_gemm_paths)

@@ -1,4 +1,4 @@
-/* gemm_split.cu — y = the sum of split-K's parts, in ascending order (+ bias, or + what was there).
+/* gemm_split.cu — y = the sum of split-K's parts, in ascending order (+ bias).
  *
  * Moves 4 splits + y_size bytes an element; splits - 1 additions.  The parts were just written: they come from L2.
  *
@@ -20,7 +20,7 @@ struct Sum {
     void *y;
     int splits;
     fb_dtype bias_dtype, y_dtype;
-    bool accumulate, wide;
+    bool wide;
 };
 
 __global__ void __launch_bounds__(kThreads) sum_parts(const Sum s)
@@ -45,22 +45,17 @@ __global__ void __launch_bounds__(kThreads) sum_parts(const Sum s)
                 column = column + 1 == s.columns ? 0 : column + 1;
             }
         }
-        if (s.accumulate) {
-            fb_unpack_4(fb_load_4(s.y, s.y_dtype, i, s.count, s.wide), s.y_dtype, more);
-#pragma unroll
-            for (int e = 0; e < 4; e++) v[e] = __fadd_rn(v[e], more[e]);
-        }
         fb_store_4(s.y, s.y_dtype, i, s.count, s.wide, v);
     }
 }
 
 } // namespace
 
-extern "C" fb_status FB_CUDA(gemm_sum_parts)(const fb_gemm_call *c, bool dx, int splits)
+extern "C" fb_status FB_CUDA(gemm_sum_parts)(const fb_gemm_call *c, int splits)
 {
-    const int64_t columns = dx ? c->w->cols : c->w->rows, count = c->m * columns;
-    const Sum s = {(const float *)c->ctx->workspace, count, columns, dx ? nullptr : c->bias, c->y, splits, c->x_dtype, c->y_dtype,
-                   dx && c->accumulate, count % 4 == 0 && fb_wide(c->ctx->workspace, 16) && fb_wide_4(c->y, c->y_dtype)};
+    const int64_t columns = c->w->rows, count = c->m * columns;
+    const Sum s = {(const float *)c->ctx->workspace, count, columns, c->bias, c->y, splits, c->x_dtype, c->y_dtype,
+                   count % 4 == 0 && fb_wide(c->ctx->workspace, 16) && fb_wide_4(c->y, c->y_dtype)};
     const fb_operand all[] = {{c->ctx->workspace, (size_t)splits * (size_t)count * sizeof(float), "workspace", false},
                               {c->bias, s.bias ? (size_t)columns * fb_dtype_size(c->x_dtype) : 0, "bias", false},
                               {c->y, (size_t)count * fb_dtype_size(c->y_dtype), "y", true}};

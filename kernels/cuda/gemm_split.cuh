@@ -48,7 +48,7 @@ static inline int fb_splits(int64_t tiles, int64_t steps, int64_t blocks)
     return s < 1 ? 1 : (int)s;
 }
 
-/* y [m, n] = sum of p.splits parts (+ bias, in bias_dtype), or, for gemm_dx, + y where p.accumulate. */
-extern "C" fb_status FB_CUDA(gemm_sum_parts)(const fb_gemm_call *, bool dx, int splits);
+/* y [m, n] = the sum of the parts in the workspace (+ bias). */
+extern "C" fb_status FB_CUDA(gemm_sum_parts)(const fb_gemm_call *, int splits);
 
 #endif

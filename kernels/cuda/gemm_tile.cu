@@ -51,6 +51,9 @@ struct Place {
 /* Where 16-byte chunk c of a token's 128 bytes stands, so that two tokens' four adjacent chunks are in all banks. */
 __device__ __forceinline__ int swizzled(int token, int c) { return c ^ (token % 2 * 4 + token / 2 % 4); }
 
+/* Where a row's half stands among that half's rows: the two halves that one copy instruction stores side by side meet other banks. */
+__device__ __forceinline__ int code_row(int row, int half) { return row ^ half * 4; }
+
 template <class T, int TT, int WN> __device__ __forceinline__ void enter_tile(const fb_product &p, Place &at, const fb_piece &piece)
 {
     using S = Tile<TT, WN>;
@@ -75,7 +78,7 @@ __device__ __forceinline__ void fetch(const fb_product &p, const Place &at, unsi
     const int64_t k0 = (int64_t)step * kStep;
     const int tid = (int)threadIdx.x, k_left = (int)(p.k - k0 < kStep ? p.k - k0 : kStep);
     const uint32_t x_to = ptx::shared_address(stage) + (uint32_t)(tid / 8 * 128 + swizzled(tid / 8, tid % 8) * 16);
-    const uint32_t codes_to = ptx::shared_address(stage) + S::x_bytes + (uint32_t)(tid % 2 * S::rows + tid / 2) * 16;
+    const uint32_t codes_to = ptx::shared_address(stage) + S::x_bytes + (uint32_t)(tid % 2 * S::rows + code_row(tid / 2, tid % 2)) * 16;
     const unsigned char *from = at.x + k0 * 2;
     constexpr int kTokens = S::threads / 8; /* at a time */
 #pragma unroll
@@ -132,7 +135,7 @@ __device__ __forceinline__ void decode_half(const unsigned char *table, const un
 {
     using S = Tile<TT, WN>;
     const int lane = (int)threadIdx.x % FB_WARP, row = (int)threadIdx.x / FB_WARP * 32 + lane / 4;
-    const unsigned char *codes = stage + S::x_bytes + half * S::rows * 16 + row * 16 + lane % 4 * 4;
+    const unsigned char *codes = stage + S::x_bytes + (half * S::rows + code_row(row, half)) * 16 + lane % 4 * 4;
     const unsigned char *scales = stage + S::x_bytes + S::code_bytes + row * 16 + half * 8;
     const uint32_t copy = (uint32_t)lane % 16 * 8;
 #pragma unroll
@@ -297,7 +300,7 @@ template <class T, int TT, int WN, int STAGES> fb_status launch(const fb_gemm_ca
     int resident = (c.device.shared_bytes + 1024) / (shared + 1024); /* what the hardware keeps for each block */
     if (resident < 1) resident = 1;
     fb_status s = FB_LAUNCH(c.ctx, (gemm_tile<T, TT, WN, STAGES>), fb_resident_grid(work, resident, S::threads, (size_t)shared), all, p);
-    return s == FB_OK && splits > 1 ? FB_CUDA(gemm_sum_parts)(&c, false, splits) : s;
+    return s == FB_OK && splits > 1 ? FB_CUDA(gemm_sum_parts)(&c, splits) : s;
 }
 template <class T> fb_status launch_config(const fb_gemm_call &c, fb_gemm_path path, int splits)
 {
@@ -312,7 +315,7 @@ template <class T> fb_status launch_config(const fb_gemm_call &c, fb_gemm_path p
 
 } // namespace
 
-/* rows x tokens of a tile; 0 where the path is not one of this file's. */
+/* Rows and tokens of a tile; 0 where the path is not one of this file's. */
 extern "C" int FB_CUDA(gemm_tile_shape)(fb_gemm_path path, int *rows, int *tokens, int *shared_bytes)
 {
     switch (path) {
