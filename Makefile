@@ -111,11 +111,9 @@ clean: ## remove what was built (results in bench/results stay)
 
 # Targets of the layout whose rooms are not built yet say so, rather than being unknown to make.
 later = @echo "make $@: $(1)" >&2; exit 1
-train: ## (not built yet) the QLoRA training loop
-	$(call later,the training loop is not built yet; it will live in validate/train/)
 train-experiment: ## (not built yet) formats compared by fine-tuning
 	$(call later,the training loop is not built yet; it will live in validate/train/)
 
-.PHONY: help all lib test run-tests sanitize install lint clean train train-experiment
+.PHONY: help all lib test run-tests sanitize install lint clean train-experiment
 run-tests: $(TESTS)
 	@scripts/run-tests.sh $(TESTS)

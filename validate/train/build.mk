@@ -23,3 +23,15 @@ $(BUILD)/validate/test_train_gradient: $(TRAIN_DOUBLE) $(addprefix $(BUILD)/benc
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
 TESTS += $(BUILD)/validate/test_train_gradient
+
+$(BUILD)/bin/fourbit-train: $(BUILD)/validate/train/train_main.o $(TRAIN_OBJS) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(TRAIN_LIBS) -o $@
+TOOLS += $(BUILD)/bin/fourbit-train
+
+# More of its options: make train ARGS='--format int4 --steps 400'
+.PHONY: train
+train: bootstrap ## QLoRA end to end on the CPU: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train
+	$(BUILD)/bin/fourbit-train --out "$(or $(OUT),build/results/train)" $(ARGS)

@@ -1,10 +1,11 @@
-/* linear.c: one linear layer, forward and backward: a frozen 4-bit weight through the library's fused products, or a dense
- * one through the backend's; and around either a LoRA pair.
+/* linear.c: one linear layer, forward and backward: a frozen 4-bit weight through the library's products, or a dense one
+ * through the backend's; and around either a LoRA pair.
  *
  *   y = x W^T + s D(x) A^T B^T,  dX = dY W + s D(dY B A),  dB += s dY^T (D(x) A^T),  dA += s (dY B)^T D(x)
  *
- * Bracketed so that only [rows, rank] comes between (fourbit.h, LoRA). The dense path computes the same formulas with the
- * same dropped elements, factor and rounding of U. */
+ * Bracketed so that only [rows, rank] comes between (fourbit.h, LoRA). The pair's part is the library's (fb_lora_forward,
+ * fb_lora_backward) around a 4-bit weight, or the backend's dense products around a dense one and with options.unfused: the
+ * same formulas with the same dropped elements, factor and rounding of U. */
 #include "run.h"
 
 #include "dropout.h"
@@ -21,8 +22,6 @@ static uint64_t drop_seed(const lm_model *m, int64_t index)
 
 static double scaling(const lm_options *o) { return o->alpha / (o->rslora ? sqrt((double)o->rank) : (double)o->rank); }
 
-static bool adapters_work(const lm_model *m) { return m->options.rank > 0; }
-
 #ifndef LM_DOUBLE
 static fb_lora lora_of(const lm_model *m, const lm_linear *l, int64_t index, bool training)
 {
@@ -30,22 +29,17 @@ static fb_lora lora_of(const lm_model *m, const lm_linear *l, int64_t index, boo
                      .seed = drop_seed(m, index), .a = l->lora_A->data, .b = l->lora_B->data};
 }
 
-static bool quantized_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, float *y, float *u, bool training,
-                              ck_error *e)
+static bool fused_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, float *y, float *u, bool training, ck_error *e)
 {
     fb_context *ctx = &m->run->ctx;
-    fb_lora lora;
-    if (adapters_work(m)) {
-        lora = lora_of(m, l, index, training);
-        TRY(fb_lora_forward(ctx, &l->quant, &lora, rows, x, FB_F32, NULL, y, FB_F32, u));
-    } else
-        TRY(fb_gemm(ctx, &l->quant, rows, x, FB_F32, NULL, y, FB_F32));
+    fb_lora lora = lora_of(m, l, index, training);
+    TRY(fb_lora_forward(ctx, &l->quant, &lora, rows, x, FB_F32, NULL, y, FB_F32, u));
     if (l->normalized) TRY(m->run->ops->add_row_sums(ctx, x, (double)l->moments[0], rows, l->out_features, l->in_features, y));
     return true;
 }
 
-static bool quantized_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, const float *u, const float *dy,
-                               float *dx, bool accumulate_dx, ck_error *e)
+static bool fused_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const float *x, const float *u, const float *dy, float *dx,
+                           bool accumulate_dx, ck_error *e)
 {
     fb_context *ctx = &m->run->ctx;
     fb_lora lora = lora_of(m, l, index, true);
@@ -61,15 +55,47 @@ static double factor(const lm_model *m, bool training)
     return (double)(lm_real)(scaling(&m->options) / (1 - (training ? m->options.dropout : 0)));
 }
 
-static bool dense_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, lm_real *y, lm_real *u, bool training,
-                          ck_error *e)
+/* ---- the weight alone ------------------------------------------------------------------------------------------------- */
+
+static bool weight_forward(lm_model *m, const lm_linear *l, int64_t rows, const lm_real *x, lm_real *y, ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    const lm_ops *ops = m->run->ops;
+    int64_t out = l->out_features, in = l->in_features;
+    if (l->weight->data) {
+        TRY(ops->product(ctx, false, true, rows, out, in, 1, x, l->weight->data, y, false));
+        return true;
+    }
+    TRY(fb_gemm(ctx, &l->quant, rows, x, FB_F32, NULL, y, FB_F32));
+    if (l->normalized) TRY(ops->add_row_sums(ctx, x, (double)l->moments[0], rows, out, in, y));
+    return true;
+}
+
+static bool weight_backward(lm_model *m, const lm_linear *l, int64_t rows, const lm_real *x, const lm_real *dy, lm_real *dx, bool accumulate_dx,
+                            ck_error *e)
+{
+    fb_context *ctx = &m->run->ctx;
+    const lm_ops *ops = m->run->ops;
+    int64_t out = l->out_features, in = l->in_features;
+    if (l->weight->data) {
+        if (dx) TRY(ops->product(ctx, false, false, rows, in, out, 1, dy, l->weight->data, dx, accumulate_dx));
+        if (l->weight->grad) TRY(ops->product(ctx, true, false, out, in, rows, 1, dy, x, l->weight->grad, true));
+        return true;
+    }
+    if (dx) TRY(fb_gemm_dx(ctx, &l->quant, rows, dy, FB_F32, dx, FB_F32, accumulate_dx));
+    if (dx && l->normalized) TRY(ops->add_row_sums(ctx, dy, (double)l->moments[0], rows, in, out, dx));
+    return true;
+}
+
+/* ---- the adapter by dense products ------------------------------------------------------------------------------------ */
+
+static bool adapter_forward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, lm_real *y, lm_real *u, bool training,
+                            ck_error *e)
 {
     fb_context *ctx = &m->run->ctx;
     const lm_ops *ops = m->run->ops;
     int64_t out = l->out_features, in = l->in_features, r = m->options.rank;
     uint32_t threshold = training ? fb_dropout_threshold((float)m->options.dropout) : 0;
-    TRY(ops->product(ctx, false, true, rows, out, in, 1, x, l->weight->data, y, false));
-    if (!r) return true;
     if (threshold) {
         TRY(ops->drop(ctx, x, rows * in, threshold, drop_seed(m, index), m->run->dropped));
         x = m->run->dropped;
@@ -104,32 +130,27 @@ static bool adapter_backward(lm_model *m, const lm_linear *l, int64_t index, int
     return true;
 }
 
-static bool dense_backward(lm_model *m, const lm_linear *l, int64_t index, int64_t rows, const lm_real *x, const lm_real *u, const lm_real *dy,
-                           lm_real *dx, bool accumulate_dx, ck_error *e)
-{
-    fb_context *ctx = &m->run->ctx;
-    const lm_ops *ops = m->run->ops;
-    int64_t out = l->out_features, in = l->in_features;
-    if (dx) TRY(ops->product(ctx, false, false, rows, in, out, 1, dy, l->weight->data, dx, accumulate_dx));
-    if (l->weight->grad) TRY(ops->product(ctx, true, false, out, in, rows, 1, dy, x, l->weight->grad, true));
-    return !adapters_work(m) || adapter_backward(m, l, index, rows, x, u, dy, dx, e);
-}
+/* ---- both --------------------------------------------------------------------------------------------------------------- */
+
+#ifdef LM_DOUBLE
+static bool fused(const lm_model *m, const lm_linear *l) { return (void)m, (void)l, false; }
+#define fused_forward(...) false
+#define fused_backward(...) false
+#else
+static bool fused(const lm_model *m, const lm_linear *l) { return m->options.rank && !l->weight->data && !m->options.unfused; }
+#endif
 
 bool lm_linear_forward(lm_model *m, int64_t index, int64_t rows, const lm_real *x, lm_real *y, lm_real *u, bool training, ck_error *e)
 {
     const lm_linear *l = &m->linears[index];
-#ifndef LM_DOUBLE
-    if (!l->weight->data) return quantized_forward(m, l, index, rows, x, y, u, training, e);
-#endif
-    return dense_forward(m, l, index, rows, x, y, u, training, e);
+    if (fused(m, l)) return fused_forward(m, l, index, rows, x, y, u, training, e);
+    return weight_forward(m, l, rows, x, y, e) && (!m->options.rank || adapter_forward(m, l, index, rows, x, y, u, training, e));
 }
 
 bool lm_linear_backward(lm_model *m, int64_t index, int64_t rows, const lm_real *x, const lm_real *u, const lm_real *dy, lm_real *dx,
                         bool accumulate_dx, ck_error *e)
 {
     const lm_linear *l = &m->linears[index];
-#ifndef LM_DOUBLE
-    if (!l->weight->data) return quantized_backward(m, l, index, rows, x, u, dy, dx, accumulate_dx, e);
-#endif
-    return dense_backward(m, l, index, rows, x, u, dy, dx, accumulate_dx, e);
+    if (fused(m, l)) return fused_backward(m, l, index, rows, x, u, dy, dx, accumulate_dx, e);
+    return weight_backward(m, l, rows, x, dy, dx, accumulate_dx, e) && (!m->options.rank || adapter_backward(m, l, index, rows, x, u, dy, dx, e));
 }

@@ -92,8 +92,8 @@ static bool make_gradients(lm_model *m, int64_t n, ck_error *e)
     const lm_config *c = &m->config;
     lm_run *r = m->run;
     int64_t d = c->hidden_size, q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim, f = c->intermediate_size;
-    bool dense = m->options.base == LM_BASE_F32 || m->options.base == LM_BASE_BF16;
-    int64_t widest = d > q ? d : q, lora = dense && m->options.rank ? n * (f > widest ? f : widest) : 0;
+    bool unfused = m->options.unfused || m->options.base == LM_BASE_F32 || m->options.base == LM_BASE_BF16;
+    int64_t widest = d > q ? d : q, lora = unfused && m->options.rank ? n * (f > widest ? f : widest) : 0;
     struct { lm_real **to; int64_t count; } parts[] = {{&r->gradient, n * d}, {&r->d_narrow, n * d}, {&r->d_q, n * q}, {&r->d_k, n * kv},
                                                        {&r->d_v, n * kv}, {&r->d_mixed, n * q}, {&r->d_gate, n * f}, {&r->d_up, n * f},
                                                        {&r->d_gated, n * f}, {&r->dropped, lora}, {&r->lora_back, lora},

@@ -111,6 +111,7 @@ typedef struct lm_options {
     double alpha;      /* scaling = alpha / rank, or / sqrt(rank) with rslora */
     bool rslora;
     double dropout;    /* of the adapters' input, [0, 1) */
+    bool unfused;      /* adapters on a 4-bit weight by the backend's dense products, not the library's LoRA calls */
     bool recompute;    /* activation checkpointing: keep each layer's input only, and run it again on the way back */
     int64_t batch, seq; /* at most; buffers are made for them */
     uint64_t seed;     /* of initial values and dropout */

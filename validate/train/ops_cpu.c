@@ -1,16 +1,15 @@
 /* ops_cpu.c: dense products by OpenBLAS, and which instruction set the other operations run on.
  *
  * OpenBLAS splits a product over its threads by their number, and a tile's bits may depend on the split. So each product is
- * cut here, by its shape alone, into parts that OpenBLAS computes single-threaded, and threads take parts. */
+ * cut here, by its shape alone, into parts that OpenBLAS computes single-threaded, and threads take parts. (An OpenBLAS built
+ * with OpenMP takes omp_get_max_threads() threads outside of a team of two or more. Its own openblas_set_num_threads(1) would
+ * lower that for the whole program; said inside the region, it is the asking thread's alone.) */
 #include "ops_cpu.h"
 
 #include <cblas.h>
 #include <omp.h>
-#include <pthread.h>
 
 enum { PARTS = 16, PART_LEAST = 64 };
-
-static void one_thread(void) { openblas_set_num_threads(1); }
 
 static void part_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                          float *c, int64_t ldc, bool accumulate)
@@ -22,16 +21,19 @@ static void part_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, floa
 static fb_status product(fb_context *ctx, bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const float *a, const float *b, float *c,
                          bool accumulate)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, one_thread);
     bool rows = m >= n;
     int64_t length = rows ? m : n, part = fb_ceil_div(fb_ceil_div(length, PARTS), PART_LEAST) * PART_LEAST;
     int64_t lda = ta ? m : k, ldb = tb ? k : n;
-#pragma omp parallel for num_threads(ctx->threads > 0 ? ctx->threads : omp_get_max_threads()) schedule(dynamic)
+    int threads = ctx->threads > 0 ? ctx->threads : omp_get_max_threads();
+#pragma omp parallel num_threads(threads)
+    {
+        omp_set_num_threads(1);
+#pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < length; first += part) {
         int64_t size = length - first < part ? length - first : part;
         if (rows) part_product(ta, tb, size, n, k, (float)alpha, a + (ta ? first : first * lda), lda, b, ldb, c + first * n, n, accumulate);
         else part_product(ta, tb, m, size, k, (float)alpha, a, lda, b + (tb ? first * ldb : first), ldb, c + first, n, accumulate);
+    }
     }
     return FB_OK;
 }
