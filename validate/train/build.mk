@@ -30,6 +30,13 @@ $(BUILD)/bin/fourbit-train: $(BUILD)/validate/train/train_main.o $(TRAIN_OBJS) $
 	$(Q)$(CC) $(LDFLAGS) $^ $(TRAIN_LIBS) -o $@
 TOOLS += $(BUILD)/bin/fourbit-train
 
+$(BUILD)/validate/train/test_train.o: EXTRA_FLAGS = -DTRAIN_PROGRAM='"$(BUILD)/bin/fourbit-train"'
+$(BUILD)/validate/train/test_lockstep.o: EXTRA_FLAGS = -O3
+$(BUILD)/validate/test_train: $(addprefix $(BUILD)/validate/train/,test_train.o test_lockstep.o) $(TRAIN_OBJS) $(LIB) | $(BUILD)/bin/fourbit-train
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(TRAIN_LIBS) -o $@
+TESTS += $(BUILD)/validate/test_train
+
 # More of its options: make train ARGS='--format int4 --steps 400'
 .PHONY: train
 train: bootstrap ## QLoRA end to end on the CPU: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)

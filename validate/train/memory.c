@@ -14,6 +14,20 @@ static size_t linear_weights(const lm_config *c)
     return 2 * d * q + 2 * d * kv + 3 * d * (size_t)c->intermediate_size;
 }
 
+/* of all trained tensors */
+static size_t square_chunks(const lm_config *c, const lm_options *o)
+{
+    int64_t q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim, d = c->hidden_size, f = c->intermediate_size,
+            layers = c->num_hidden_layers, chunk = LM_SQUARE_CHUNK, sum = 0;
+    const int64_t shapes[LM_LINEARS][2] = {{q, d}, {kv, d}, {kv, d}, {d, q}, {f, d}, {f, d}, {d, f}};
+    for (int i = 0; i < LM_LINEARS; i++)
+        sum += o->trains == LM_TRAINS_ALL ? fb_ceil_div(shapes[i][0] * shapes[i][1], chunk)
+                                          : fb_ceil_div(o->rank * shapes[i][0], chunk) + fb_ceil_div(o->rank * shapes[i][1], chunk);
+    if (o->trains != LM_TRAINS_ALL) return (size_t)(layers * sum);
+    int64_t ends = fb_ceil_div(c->vocab_size * d, chunk) * (c->tie_word_embeddings ? 1 : 2);
+    return (size_t)(layers * sum + ends + (2 * layers + 1) * fb_ceil_div(d, chunk));
+}
+
 /* codes and absmax, each part of each matrix on 256 bytes */
 static size_t quantized_bytes(const lm_config *c, const lm_options *o)
 {
@@ -23,9 +37,45 @@ static size_t quantized_bytes(const lm_config *c, const lm_options *o)
     for (int i = 0; i < LM_LINEARS; i++) {
         fb_matrix w;
         fb_format format = o->base == LM_BASE_INT3 ? FB_INT4 : o->format;
-        if (fb_matrix_init(&w, format, 1, (int64_t)sizes[i], o->block_size, o->double_quant) == FB_OK) total += fb_matrix_bytes(&w);
+        if (fb_matrix_init(&w, format, 1, (int64_t)sizes[i], o->block_size, o->double_quant && o->base != LM_BASE_INT3) == FB_OK) total += fb_matrix_bytes(&w);
     }
     return total;
+}
+
+/* RoPE's table, tokens and targets; and on the way back one layer's gradients, dropped inputs, sums of squares. */
+static size_t passing_bytes(const lm_config *c, const lm_options *o, size_t n)
+{
+    size_t r = sizeof(lm_real), d = (size_t)c->hidden_size, f = (size_t)c->intermediate_size, q = (size_t)(c->num_attention_heads * c->head_dim),
+           kv = (size_t)(c->num_key_value_heads * c->head_dim), widest = d > q ? d : q, rank = (size_t)o->rank;
+    bool unfused = rank && (o->unfused || o->base == LM_BASE_F32 || o->base == LM_BASE_BF16);
+    size_t always = r * (size_t)(o->seq * c->head_dim) + 2 * n * sizeof(int32_t);
+    if (f > widest) widest = f;
+    if (o->trains == LM_TRAINS_NOTHING) return always + (unfused ? r * n * widest : 0);
+    return always + r * n * (2 * d + 2 * q + 2 * kv + 3 * f + rank + (unfused ? 2 * widest : 0)) + sizeof(double) * square_chunks(c, o);
+}
+
+/* What the library asks for the widest product of a 4-bit layer. */
+static size_t library_bytes(const lm_config *c, const lm_options *o)
+{
+    size_t most = 0;
+    int64_t q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim, d = c->hidden_size, f = c->intermediate_size,
+            n = o->batch * o->seq;
+    const int64_t shapes[5][2] = {{q, d}, {kv, d}, {d, q}, {f, d}, {d, f}};
+    fb_context ctx;
+    fb_context_init(&ctx, o->backend);
+    ctx.threads = o->threads;
+    for (int i = 0; i < 5 && (o->base == LM_BASE_4BIT || o->base == LM_BASE_INT3); i++) {
+        size_t need[4] = {0};
+        fb_matrix w;
+        bool int3 = o->base == LM_BASE_INT3;
+        if (fb_matrix_init(&w, int3 ? FB_INT4 : o->format, shapes[i][0], shapes[i][1], o->block_size, o->double_quant && !int3) != FB_OK) continue;
+        (void)fb_workspace_size(&ctx, FB_OP_GEMM, &w, n, FB_F32, &need[0]);
+        (void)fb_workspace_size(&ctx, FB_OP_GEMM_DX, &w, n, FB_F32, &need[1]);
+        if (o->rank) (void)fb_lora_workspace_size(&ctx, FB_OP_LORA_FORWARD, &w, (int32_t)o->rank, n, FB_F32, &need[2]);
+        if (o->rank) (void)fb_lora_workspace_size(&ctx, FB_OP_LORA_BACKWARD, &w, (int32_t)o->rank, n, FB_F32, &need[3]);
+        for (int k = 0; k < 4; k++) most = need[k] > most ? need[k] : most;
+    }
+    return most;
 }
 
 lm_memory lm_predict_memory(const lm_config *c, const lm_options *o)
@@ -48,6 +98,7 @@ lm_memory lm_predict_memory(const lm_config *c, const lm_options *o)
     size_t last = o->trains == LM_TRAINS_NOTHING ? d + 1 : 2 * d + 1; /* the last layer's output, the last norm's */
     p.activations = r * (inputs * n * d + deep * rest + n * last);
     p.logits = r * n * (v + 1);
+    p.workspace = passing_bytes(c, o, n) + library_bytes(c, o);
     return p;
 }
 

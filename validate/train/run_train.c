@@ -151,7 +151,7 @@ static bool one_step(train_loop *l, const run_settings *s, run_log *g, run_resul
 
 static run_end run_steps(train_loop *l, const run_settings *s, run_log *g, run_result *result, tally *t, ck_error *e)
 {
-    while (l->step < l->settings.steps && !interrupted)
+    while (l->step < l->settings.steps && !interrupted && !(s->stop_after && result->steps >= s->stop_after))
         if (!one_step(l, s, g, result, t, e)) return RUN_FAILED;
     if (!save(l, s, e)) return RUN_FAILED;
     return l->step < l->settings.steps ? RUN_INTERRUPTED : RUN_DONE;

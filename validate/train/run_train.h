@@ -14,6 +14,7 @@ typedef struct run_settings {
     const char *checkpoint;  /* the file; NULL: none */
     const char *identity;    /* what must be the same for a checkpoint to be of this run */
     int64_t checkpoint_every, eval_every, eval_windows; /* steps; 0: at the end only. windows as loop_held_out's `most` */
+    int64_t stop_after;      /* steps in this call, then as if interrupted; 0: none */
     bool resume;             /* begin from the checkpoint, which must be there */
     double peak;             /* operations a second that shares are of; 0: unknown */
 } run_settings;
