@@ -17,16 +17,17 @@ bool run_interrupted(void) { return interrupted != 0; }
 /* ---- checkpoints ------------------------------------------------------------------------------------------------------ */
 
 typedef struct snapshot {
+    char identity[RUN_IDENTITY]; /* a copy: loading sets what it has compared */
     tc_field fields[3];
     tc_state state;
 } snapshot;
 
 static void snapshot_of(snapshot *c, train_loop *l, const run_settings *s)
 {
-    /* the text is only read: must_equal */
+    snprintf(c->identity, sizeof c->identity, "%s", s->identity);
     c->fields[0] = (tc_field){.name = "step", .kind = TC_I64, .value = &l->step};
     c->fields[1] = (tc_field){.name = "dropout_step", .kind = TC_U64, .value = &l->model->dropout_step};
-    c->fields[2] = (tc_field){.name = "run", .kind = TC_TEXT, .value = (void *)s->identity, .size = strlen(s->identity) + 1, .must_equal = true};
+    c->fields[2] = (tc_field){.name = "run", .kind = TC_TEXT, .value = c->identity, .size = sizeof c->identity, .must_equal = true};
     c->state = (tc_state){.fields = c->fields, .field_count = 3, .tensors = l->model->trainable, .tensor_count = l->model->trainable_count,
                           .optimizer = l->optimizer, .device = l->model->device};
 }

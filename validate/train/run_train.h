@@ -7,12 +7,14 @@
 
 #include <stdio.h>
 
+enum { RUN_IDENTITY = 1024 };
+
 typedef struct run_settings {
     const char *name;        /* what a progress line begins with */
     FILE *progress;          /* where to; NULL: nowhere */
     const char *log;         /* a line a step: CSV, or JSON lines where the name ends in .json; NULL: none */
     const char *checkpoint;  /* the file; NULL: none */
-    const char *identity;    /* what must be the same for a checkpoint to be of this run */
+    const char *identity;    /* what must be the same for a checkpoint to be of this run; under RUN_IDENTITY bytes */
     int64_t checkpoint_every, eval_every, eval_windows; /* steps; 0: at the end only. windows as loop_held_out's `most` */
     int64_t stop_after;      /* steps in this call, then as if interrupted; 0: none */
     bool resume;             /* begin from the checkpoint, which must be there */

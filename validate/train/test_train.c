@@ -492,7 +492,7 @@ static void test_refusals(void)
 
 static int run_program(const char *arguments)
 {
-    char line[1200];
+    char line[2400];
     snprintf(line, sizeof line, "'%s' %s >'%s/out' 2>&1", TRAIN_PROGRAM, arguments, folder);
     int status = system(line);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -513,7 +513,7 @@ static bool said(const char *words)
 
 static void test_program(void)
 {
-    char line[1100];
+    char line[1600];
     CU_ASSERT(run_program("--help") == 0 && said("--double-quant"));
     CU_ASSERT(run_program("--format nf5") == 2 && said("nf4"));
     CU_ASSERT(run_program("--block-size 48") == 2 && run_program("--steps -1") == 2 && run_program("extra") == 2 && run_program("--paged tape") == 2);
@@ -536,6 +536,26 @@ static void test_program(void)
     }
 }
 
+/* Ctrl-C ends a run with 130 and a checkpoint, from which the same command with --resume goes on. */
+static void test_interrupt(void)
+{
+    char line[1600];
+    for (int resumed = 0; resumed < 2; resumed++) {
+        snprintf(line, sizeof line, "timeout --preserve-status -s INT 2 '%s' --out '%s/long' --base '%s/base' --text '%s' --steps 100000 --batch 1 --seq 16 "
+                 "--sample 0 --eval-every 0 --eval-windows 1 %s > '%s/out' 2>&1", TRAIN_PROGRAM, folder, folder, text_path, resumed ? "--resume" : "", folder);
+        int status = system(line);
+        CU_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 130 && said("stopped after step"));
+    }
+    char path[400];
+    path_in(path, "long/log.csv");
+    FILE *f = fopen(path, "r");
+    long long step = 0, before = 0, lines = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%lld,", &step) == 1) CU_ASSERT(step == before + 1), before = step, lines++;
+    if (f) fclose(f);
+    CU_ASSERT(lines > 2); /* one log, no step twice, none left out */
+}
+
 int main(void)
 {
     if (!make_text() || CU_initialize_registry() != CUE_SUCCESS) return 2;
@@ -543,7 +563,7 @@ int main(void)
         {"each operation of a step within its bound", test_lockstep}, {"operations that are wrong are seen", test_lockstep_sees},
         {"fused, unfused, dense, reference", test_paths}, {"same bits: again, threads, recomputed", test_same_bits},
         {"memory as predicted", test_memory}, {"resume", test_resume}, {"NaN", test_nan}, {"learning", test_learning},
-        {"schedules", test_schedules}, {"refusals", test_refusals}, {"fourbit-train", test_program}};
+        {"schedules", test_schedules}, {"refusals", test_refusals}, {"fourbit-train", test_program}, {"Ctrl-C", test_interrupt}};
     CU_pSuite s = CU_add_suite("train", NULL, NULL);
     for (size_t i = 0; s && i < sizeof tests / sizeof *tests; i++)
         if (!CU_add_test(s, tests[i].name, tests[i].run)) return 2;

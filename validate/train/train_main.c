@@ -15,12 +15,12 @@
 
 #pragma weak gpu_runtime_cuda /* absent in a build without nvcc */
 
-enum { PATH_SIZE = 4096, IDENTITY = 1024, PROMPT = 64 };
+enum { PATH_SIZE = 4096, PROMPT = 64 };
 
 /* All that a run opens, in the order in which it is opened. */
 typedef struct session {
     train_cli cli;
-    char base[PATH_SIZE], base_sha256[TEXT_SHA256], identity[IDENTITY];
+    char base[PATH_SIZE], base_sha256[TEXT_SHA256], identity[RUN_IDENTITY];
     text_corpus text;
     hf_checkpoint checkpoint;
     lm_source source;
