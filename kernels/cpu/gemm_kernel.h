@@ -5,7 +5,7 @@
  *   bound   M = 1: memory, if 8 weights are decoded and multiplied in about 1.5 cycles a core;
  *           from M = 4 or so the fma units: 16 (AVX2) or 32 (AVX-512) products a cycle a core
  *
- * Two ways:
+ * Three ways:
  *   few    M <= 4, rows that start on a group: a row of W is decoded in registers and multiplied
  *          with M rows of x. At M = 1 codes are summed against x per block and scaled once.
  *   panel  any M: NC rows x KC columns of W are decoded into a panel that stays in the second-
@@ -15,6 +15,9 @@
  *            x tiles [K][TILE_COLS], one column a row of x       /  microkernel --> c [NC][MC], fp32
  *
  *          so the decoded panel needs no transposition, and c is written out as rows of Y.
+ *   tall   M >= 96: TILE_COLS rows x KC columns of W are decoded and transposed; x, in fp32, is the broadcast
+ *          operand as it lies, and sums go to Y itself where it is fp32 without a bias. Transposing W costs
+ *          M/16 of a product less than transposing x.
  *
  * Sums run over k in an order that the shape alone fixes. Weights enter exactly (not rounded to
  * x's type): FB_WEIGHTS_EXACT.
@@ -27,6 +30,8 @@
  *      spilled to memory once a block cost more than the block: 19 cycles
  *   4  two chains a row of x: M = 2 from 35 to 27 cycles, M = 4 from 44 to 38
  *   5  panels of 48 x 512, absmax prefetched too: M = 8, 16 at 8192 x 8192 from 33 and 46 to 24 and 35 ms
+ *   6  tall, after panels: against OpenBLAS sgemm's time in the same rounds (fp32, M = 256), N = K = 64, 256, 512, 768:
+ *      from 1.64, 1.22, 1.21, 1.15 of it to 0.82, 0.92, 0.97, 0.98; x and c transposed in registers
  *   M = 1 runs at 6.4 GB/s a core at best: 25 shuffles for 64 weights over two ports are 12.5 cycles,
  *   and fmas share one of the ports. M = 256: 65 to 71 GFLOP/s beside OpenBLAS sgemm's 75, 87 to 94 %.
  *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
