@@ -242,4 +242,20 @@ static inline void pack32(const vi c[GV], uint8_t *out)
     for (int i = 0; i < GROUP / 2; i++) out[i] = (uint8_t)(code[2 * i] << 4 | code[2 * i + 1]);
 }
 
+/* ---- counters: a 32-bit word in each 64-bit lane, what is above it counts for nothing ---------- */
+
+enum { QUADS = VF / 2 }; /* 64-bit lanes */
+typedef uint64_t vq __attribute__((vector_size(16)));
+static inline vi vi_set64(uint64_t a) { return (vi)(vq){a, a}; }
+static inline vi vi_count64(uint64_t a) { return (vi)(vq){a, a + 1}; }
+static inline vi vi_mul_low(vi a, vi b) { return (vi)(((vq)a & 0xffffffffu) * ((vq)b & 0xffffffffu)); }
+static inline vi vi_high(vi a) { return (vi)((vq)a >> 32); }
+static inline vi vi_xor(vi a, vi b) { return a ^ b; }
+/* words of c[0 ... 3], lane after lane: c[0], c[1], c[2], c[3] of lane 0, of lane 1 ... */
+static inline void vi_store_quads(const vi c[4], uint32_t *out)
+{
+    for (int q = 0; q < QUADS; q++)
+        for (int j = 0; j < 4; j++) out[4 * q + j] = (uint32_t)((vq)c[j])[q];
+}
+
 #endif

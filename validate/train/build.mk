@@ -3,7 +3,7 @@
 # TRAIN_OBJS: everything but the programs' main files and the tests. A new .c here joins it by being here.
 TRAIN_MAINS  := $(wildcard validate/train/*_main.c)
 TRAIN_OBJS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TRAIN_MAINS) $(wildcard validate/train/test_*.c),$(wildcard validate/train/*.c))) \
-                $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(CHECKPOINT_OBJS)
+                $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(BUILD)/validate/theory.o $(CHECKPOINT_OBJS)
 TRAIN_LIBS    = $(call PKG,openblas) $(call PKG,jansson) -pthread $(LIB_LIBS)
 
 $(BUILD)/validate/train/%.o: EXTRA_FLAGS = $(OPENMP)
