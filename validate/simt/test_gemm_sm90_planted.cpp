@@ -8,42 +8,42 @@ namespace ptx {
 __attribute__((noinline, no_sanitize("thread"))) static bool planted(Planted bug) { return planted_bug == bug; }
 static bool consumer() { return threadIdx.x >= 128; }
 
-static inline void planted_wait(uint32_t bar, uint32_t parity)
+[[maybe_unused]] static inline void planted_wait(uint32_t bar, uint32_t parity)
 {
     if (consumer() && planted(kNoWait)) return;
     mbarrier_wait_parity(bar, consumer() && planted(kWrongPhase) ? parity ^ 1 : parity);
 }
-static inline void planted_fence()
+[[maybe_unused]] static inline void planted_fence()
 {
     if (!planted(kNoFence)) wgmma_fence();
 }
-template <int N> static inline void planted_wait_group()
+template <int N> [[maybe_unused]] static inline void planted_wait_group()
 {
     if (N == 1 && planted(kEarlyStage)) wgmma_wait_group<2>();
     else wgmma_wait_group<N>();
 }
-static inline void planted_expect(uint32_t bar, uint32_t bytes) { mbarrier_arrive_expect_tx(bar, bytes - (planted(kFewBytes) ? 64 : 0)); }
-static inline uint64_t planted_descriptor(uint32_t at, uint32_t leading, uint32_t stride, Swizzle swizzle)
+[[maybe_unused]] static inline void planted_expect(uint32_t bar, uint32_t bytes) { mbarrier_arrive_expect_tx(bar, bytes - (planted(kFewBytes) ? 64 : 0)); }
+[[maybe_unused]] static inline uint64_t planted_descriptor(uint32_t at, uint32_t leading, uint32_t stride, Swizzle swizzle)
 {
     return matrix_descriptor(at, leading, planted(kWrongStride) ? stride / 2 : stride, swizzle);
 }
-static inline void planted_visible()
+[[maybe_unused]] static inline void planted_visible()
 {
     if (!planted(kInvisibleBarriers)) fence_mbarrier_init();
 }
-static inline void planted_proxy()
+[[maybe_unused]] static inline void planted_proxy()
 {
     if (!planted(kNoProxyFence)) fence_proxy_async();
 }
-static inline void planted_bar(unsigned id, unsigned threads)
+[[maybe_unused]] static inline void planted_bar(unsigned id, unsigned threads)
 {
     if (!planted(kNoGroupBarrier) && !planted(kNoOutBarrier)) bar_sync(id, threads);
 }
-static inline void planted_cluster_arrive()
+[[maybe_unused]] static inline void planted_cluster_arrive()
 {
     if (!planted(kNoClusterWait)) cluster_arrive();
 }
-static inline void planted_cluster_wait()
+[[maybe_unused]] static inline void planted_cluster_wait()
 {
     if (!planted(kNoClusterWait)) cluster_wait();
 }
