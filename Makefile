@@ -109,11 +109,6 @@ lint: ## cppcheck and shellcheck (installs them)
 clean: ## remove what was built (results in bench/results stay)
 	rm -rf build
 
-# Targets of the layout whose rooms are not built yet say so, rather than being unknown to make.
-later = @echo "make $@: $(1)" >&2; exit 1
-train-experiment: ## (not built yet) formats compared by fine-tuning
-	$(call later,the training loop is not built yet; it will live in validate/train/)
-
-.PHONY: help all lib test run-tests sanitize install lint clean train-experiment
+.PHONY: help all lib test run-tests sanitize install lint clean
 run-tests: $(TESTS)
 	@scripts/run-tests.sh $(TESTS)

@@ -42,3 +42,21 @@ TESTS += $(BUILD)/validate/test_train
 train: bootstrap ## QLoRA end to end on the CPU: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train
 	$(BUILD)/bin/fourbit-train --out "$(or $(OUT),build/results/train)" $(ARGS)
+
+$(BUILD)/bin/fourbit-train-experiment: $(BUILD)/validate/train/experiment_main.o $(TRAIN_OBJS) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) $(TRAIN_LIBS) -o $@
+TOOLS += $(BUILD)/bin/fourbit-train-experiment
+
+$(BUILD)/validate/test_train_experiment: $(BUILD)/validate/train/test_experiment.o $(TRAIN_OBJS) $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(TRAIN_LIBS) -o $@
+TESTS += $(BUILD)/validate/test_train_experiment
+
+X_OUT = $(or $(OUT),build/results/train-experiment)
+.PHONY: train-experiment
+train-experiment: bootstrap ## formats compared by fine-tuning: tables, curves, verdicts (PROFILE=quick|full OUT=)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train-experiment
+	@mkdir -p '$(X_OUT)'
+	$(BUILD)/bin/fourbit-train-experiment $(or $(PROFILE),quick) '$(X_OUT)'

@@ -229,6 +229,7 @@ run_end x_run(const x_settings *s, x_results *r, ck_error *e)
             fprintf(s->progress, "  seed %d: base of %lld steps, held-out loss %.4f, %.0f tokens/s\n", l.seed, (long long)s->base_steps, made.held_out,
                     made.tokens_per_second);
         if (end == RUN_DONE && !work_on_base(&l, folder, e)) end = run_interrupted() ? RUN_INTERRUPTED : RUN_FAILED;
+        if (end == RUN_DONE) r->done = l.seed + 1;
     }
     close_lab(&l);
     return end;

@@ -34,6 +34,7 @@ typedef struct x_settings {
 } x_settings;
 
 typedef struct x_results {
+    int done;                           /* bases with which all was done: what is judged */
     double base_loss[X_MAX_SEEDS];      /* held out, fp32 */
     double weight_error[X_MAX_SEEDS][X_FORMATS][X_MAX_BLOCKS];   /* sum (w - decoded)^2 / sum w^2 */
     double weight_theory[X_FORMATS][X_MAX_BLOCKS];               /* NaN: none */
@@ -52,7 +53,7 @@ void x_free(x_results *r);
 /* The closed form of a format's relative squared error; bf16: NaN. */
 double x_theory(x_format f, int32_t block_size);
 
-/* The text with tables and verdicts; true if all that is claimed came out. */
+/* The text with tables and verdicts, on the bases that are done; true if all that is claimed came out. */
 bool x_verdict(const x_settings *s, const x_results *r, FILE *to);
 
 #endif

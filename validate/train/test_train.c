@@ -527,6 +527,11 @@ static void test_program(void)
              folder, folder, text_path, folder);
     CU_ASSERT(run_program(line) == 0 && said("held-out loss after"));
     char path[400];
+    path_in(path, "base/tokenizer.json");
+    FILE *f = fopen(path, "w");
+    CU_ASSERT_FATAL(f != NULL && fputs("{}", f) >= 0 && fclose(f) == 0);
+    CU_ASSERT(run_program(line) == 1 && said("tokenizer"));
+    unlink(path);
     struct stat st;
     const char *const files[] = {"run/log.csv", "run/run.json", "run/state.safetensors", "run/adapter/adapter_model.safetensors",
                                  "run/adapter/adapter_config.json", "merged/model.safetensors"};

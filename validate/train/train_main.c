@@ -154,6 +154,7 @@ static bool open_all(session *s, ck_error *e)
     printf("text: %s, %d files, %.0f KB, SHA-256 %s\n", s->text.source, s->text.files, (double)s->text.bytes / 1e3, s->text.sha256);
     if (!hf_open(&s->checkpoint, s->base, e)) return false;
     s->has_checkpoint = true;
+    if (!text_fits(&s->text, s->base, s->checkpoint.config.vocab_size, e)) return false;
     if (!hash_folder(s->base, s->base_sha256, e)) return false;
     printf("base: %s, SHA-256 %.16s...\n", s->base, s->base_sha256);
     s->source = hf_source(&s->checkpoint);
