@@ -18,6 +18,7 @@ typedef enum fb_gemm_path {
     FB_GEMM_TILE_64,  /* 128 x 64 */
     FB_GEMM_TILE_128, /* 128 x 128; 99 KiB of shared memory */
     FB_GEMM_TILE_256, /* 256 x 128; 145 KiB */
+    FB_GEMM_SMALL,    /* gemm_small.cu: 256 rows a block, M up to 16 */
     FB_GEMM_PATHS
 } fb_gemm_path;
 

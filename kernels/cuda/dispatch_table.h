@@ -1,4 +1,5 @@
     /* arch  M at most  N K at most  path             blocks */
+    { 80,          16,           0, FB_GEMM_SMALL,         2 },
     { 80,          16,           0, FB_GEMM_TILE_16,       2 },
     { 80,          32,           0, FB_GEMM_TILE_32,       2 },
     { 80,          64,           0, FB_GEMM_TILE_64,       2 },

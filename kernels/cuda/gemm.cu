@@ -17,6 +17,13 @@ bool tensor_cores_serve(const fb_matrix *w, fb_dtype t, const fb_gemm_call *c)
     return !c || (fb_wide(w->codes, 16) && fb_wide(c->x, 16));
 }
 
+/* Blocks of 256 rows, K in steps of 128. */
+Plan small_plan(const fb_device &device, const fb_matrix *w, int64_t m, int blocks)
+{
+    if (m > 16 || w->cols > INT32_MAX || w->rows > INT32_MAX) return {FB_GEMM_ANY, 1};
+    return {FB_GEMM_SMALL, fb_splits(fb_ceil_div(w->rows, 256), fb_ceil_div(w->cols, 128), (int64_t)blocks * device.multiprocessors)};
+}
+
 Plan tile_plan(const fb_device &device, const fb_matrix *w, int64_t m, fb_gemm_path path, int blocks)
 {
     int rows, tokens, shared;
@@ -38,7 +45,7 @@ Plan plan_of(const fb_context *ctx, const fb_device &device, const fb_matrix *w,
     if (ctx->flags & FB_BATCH_INVARIANT) return invariant_plan(device, w, m);
     for (const fb_gemm_rule &r : fb_gemm_rules) {
         if (device.arch < r.arch || m > r.m_most || (r.weights_most && w->rows * w->cols > r.weights_most)) continue;
-        const Plan plan = tile_plan(device, w, m, r.path, r.blocks);
+        const Plan plan = r.path == FB_GEMM_SMALL ? small_plan(device, w, m, r.blocks) : tile_plan(device, w, m, r.path, r.blocks);
         if (plan.path != FB_GEMM_ANY) return plan;
     }
     return {FB_GEMM_ANY, 1};
@@ -52,6 +59,7 @@ extern "C" fb_status FB_CUDA(gemm)(const fb_gemm_call *c)
     if (!(c->ctx->flags & FB_BATCH_INVARIANT) && FB_CUDA(gemm_hopper)(c, false, &status)) return status;
     const Plan plan = plan_of(c->ctx, c->device, c->w, c->m, c->x_dtype, c);
     if (plan.path == FB_GEMM_ANY) return FB_CUDA(gemm_any)(c);
+    if (plan.path == FB_GEMM_SMALL) return FB_CUDA(gemm_small)(c, plan.splits);
     return FB_CUDA(gemm_tile)(c, plan.path, plan.splits);
 }
 

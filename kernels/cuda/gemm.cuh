@@ -4,6 +4,7 @@
  *   cuda_ops.cu   slot -> fb_gemm_call -> gemm.cu (gemm_dx.cu): chooses a path from dispatch.h -> the path's own file
  *
  *   gemm_any.cu     every shape, type and alignment; slow and right
+ *   gemm_small.cu   M up to 16: weights once, as fast as memory gives them
  *   gemm_tile.cu    tensor cores by tiles
  *   gemm_split.cu   the sum of split-K's parts
  */
@@ -147,6 +148,7 @@ bool FB_CUDA(gemm_hopper)(const fb_gemm_call *, bool dx, fb_status *);
 /* The paths of gemm. */
 fb_status FB_CUDA(gemm_any)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_tile)(const fb_gemm_call *, fb_gemm_path, int splits);
+fb_status FB_CUDA(gemm_small)(const fb_gemm_call *, int splits); /* M 1 ... 16 */
 int FB_CUDA(gemm_tile_shape)(fb_gemm_path, int *rows, int *tokens, int *shared_bytes); /* 0: not one of gemm_tile.cu */
 }
 

@@ -48,6 +48,29 @@ static inline int fb_splits(int64_t tiles, int64_t steps, int64_t blocks)
     return s < 1 ? 1 : (int)s;
 }
 
+/* 8 values of one token, rows n ... n + 7, to y, or to the workspace. */
+static __device__ __forceinline__ void fb_store_eight(const fb_product &p, int split, int64_t m, int64_t n, const float (&v)[8],
+                                                      const float (&bias)[8], bool wide)
+{
+    if (m >= p.m || n >= p.n) return;
+    if (p.splits > 1) {
+        fb_store_4(p.partial, FB_F32, (split * p.m + m) * p.n + n, (split * p.m + m + 1) * p.n, wide, {v[0], v[1], v[2], v[3]});
+        fb_store_4(p.partial, FB_F32, (split * p.m + m) * p.n + n + 4, (split * p.m + m + 1) * p.n, wide, {v[4], v[5], v[6], v[7]});
+        return;
+    }
+    float w[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) w[i] = p.bias ? __fadd_rn(v[i], bias[i]) : v[i];
+    const int64_t i = m * p.n + n;
+    if (wide && p.y_dtype != FB_F32) {
+        *(uint4 *)((uint16_t *)p.y + i) = make_uint4(fb_join_halves(w[0], w[1], p.y_dtype), fb_join_halves(w[2], w[3], p.y_dtype),
+                                                      fb_join_halves(w[4], w[5], p.y_dtype), fb_join_halves(w[6], w[7], p.y_dtype));
+        return;
+    }
+    fb_store_4(p.y, p.y_dtype, i, (m + 1) * p.n, wide, {w[0], w[1], w[2], w[3]});
+    fb_store_4(p.y, p.y_dtype, i + 4, (m + 1) * p.n, wide, {w[4], w[5], w[6], w[7]});
+}
+
 /* y [m, n] = the sum of the parts in the workspace (+ bias). */
 extern "C" fb_status FB_CUDA(gemm_sum_parts)(const fb_gemm_call *, int splits);
 

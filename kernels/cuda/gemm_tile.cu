@@ -171,29 +171,6 @@ __device__ __forceinline__ void half_step(const unsigned char *table, bool zeros
 
 /* ---- results ------------------------------------------------------------------------------------------------------------- */
 
-/* 8 values of one token, rows n ... n + 7, to y, or to the workspace. */
-template <class T>
-__device__ __forceinline__ void store_eight(const fb_product &p, int split, int64_t m, int64_t n, const float (&v)[8], const float (&bias)[8], bool wide)
-{
-    if (m >= p.m || n >= p.n) return;
-    if (p.splits > 1) {
-        fb_store_4(p.partial, FB_F32, (split * p.m + m) * p.n + n, (split * p.m + m + 1) * p.n, wide, {v[0], v[1], v[2], v[3]});
-        fb_store_4(p.partial, FB_F32, (split * p.m + m) * p.n + n + 4, (split * p.m + m + 1) * p.n, wide, {v[4], v[5], v[6], v[7]});
-        return;
-    }
-    float w[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) w[i] = p.bias ? __fadd_rn(v[i], bias[i]) : v[i];
-    const int64_t i = m * p.n + n;
-    if (wide && p.y_dtype != FB_F32) {
-        *(uint4 *)((uint16_t *)p.y + i) = make_uint4(fb_join_halves(w[0], w[1], p.y_dtype), fb_join_halves(w[2], w[3], p.y_dtype),
-                                                      fb_join_halves(w[4], w[5], p.y_dtype), fb_join_halves(w[6], w[7], p.y_dtype));
-        return;
-    }
-    fb_store_4(p.y, p.y_dtype, i, (m + 1) * p.n, wide, {w[0], w[1], w[2], w[3]});
-    fb_store_4(p.y, p.y_dtype, i + 4, (m + 1) * p.n, wide, {w[4], w[5], w[6], w[7]});
-}
-
 /* An octet of tokens at a time through 36-float rows of shared memory (each warp its own 8), so that a lane has 8 adjacent rows of W. */
 template <class T, int TT, int WN>
 __device__ __forceinline__ void write_results(const fb_product &p, const Place &at, int split, const float (&acc)[2][TT][4])
@@ -217,7 +194,7 @@ __device__ __forceinline__ void write_results(const fb_product &p, const Place &
         __syncwarp();
         const float4 lo = *(const float4 *)(square + g * kPitch + t * 8), hi = *(const float4 *)(square + g * kPitch + t * 8 + 4);
         const float v[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-        store_eight<T>(p, split, token0 + j * 8 + g, n, v, bias, wide);
+        fb_store_eight(p, split, token0 + j * 8 + g, n, v, bias, wide);
         __syncwarp();
     }
 }

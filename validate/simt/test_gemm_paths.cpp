@@ -60,7 +60,9 @@ struct Case {
         memset(y.p, 0xff, (size_t)(q.m * q.n) * fb_dtype_size(q.y));
         fb_gemm_call c = {&ctx, fb_device_of(80), &w, q.m, x.p, q.x, q.bias ? bias.p : nullptr, y.p, q.y, false, {}};
         if (q.rank) c.low_rank.u = u.p, c.low_rank.b = b.p, c.low_rank.rank = q.rank;
-        const fb_status s = q.path == FB_GEMM_ANY ? FB_CUDA(gemm_any)(&c) : FB_CUDA(gemm_tile)(&c, q.path, q.splits);
+        const fb_status s = q.path == FB_GEMM_ANY     ? FB_CUDA(gemm_any)(&c)
+                            : q.path == FB_GEMM_SMALL ? FB_CUDA(gemm_small)(&c, q.splits)
+                                                      : FB_CUDA(gemm_tile)(&c, q.path, q.splits);
         if (s != FB_OK) printf("\n    %s", ctx.message);
         CU_ASSERT_FATAL(s == FB_OK);
     }
@@ -163,12 +165,69 @@ void budgets()
     }
 }
 
+/* M from 1 to 16, tails of N and K, all formats, blocks and splits; X in more chunks than one. */
+void small()
+{
+    for (int f = 0; f < FB_FORMAT_COUNT; f++)
+        for (int dq = 0; dq < 2; dq++)
+            for (int64_t m : {1, 2, 7, 8, 9, 16}) {
+                const int64_t i = f * 12 + dq * 6 + m, n[] = {1, 31, 130, 257, 264}, k[] = {32, 96, 160, 512, 736};
+                const int block[] = {32, 64, 128, 4096};
+                const fb_dtype y[] = {FB_BF16, FB_F16, FB_F32};
+                try_one({FB_GEMM_SMALL, m, n[i % 5], k[i / 2 % 5], 0, k[i / 2 % 5] > 128 ? 1 + (int)i % 2 : 1, i % 3 ? FB_BF16 : FB_F16, y[i % 3],
+                         (fb_format)f, block[i % 4], dq == 1, i % 2 == 1});
+            }
+    try_one({FB_GEMM_SMALL, 16, 40, 4000, 0, 1});                              /* three chunks of X, the last half a step short */
+    try_one({FB_GEMM_SMALL, 3, 300, 416, 70, 1, FB_F16, FB_F32});              /* low rank, no multiple of 4 */
+    try_one({FB_GEMM_SMALL, 16, 64, 640, 256, 3, FB_BF16, FB_F16, FB_INT4_AFFINE, 32, true, true});
+}
+void small_any_order()
+{
+    for (int64_t m : {5, 13}) {
+        Case c({FB_GEMM_SMALL, m, 300, 2912, 12, 2, FB_BF16, FB_F32, FB_INT4_AFFINE, 64, true, true});
+        c.run();
+        c.check();
+        const std::vector<uint8_t> first(c.y.p, c.y.p + m * 300 * 4);
+        for (uint64_t seed = 2; seed <= 5; seed++) {
+            simt::options().seed = seed;
+            c.run();
+            CU_ASSERT(memcmp(first.data(), c.y.p, first.size()) == 0);
+        }
+        simt::options().seed = 1;
+        simt::options().accumulate = simt::Accumulate::Hopper;
+        c.run();
+        c.check();
+        simt::options().accumulate = simt::Accumulate::ExactOrder;
+    }
+}
+/* Codes once, X once a block of 256 rows, Y once, all in pieces of 16 bytes and whole sectors; no bank conflict. */
+void small_budgets()
+{
+    for (int64_t m : {1, 8, 16}) {
+        Case c({FB_GEMM_SMALL, m, 512, 1024, 0, 1});
+        c.run();
+        const simt::Counters &n = simt::last_report().counters;
+        const simt::BufferTraffic *codes = n.buffer("codes"), *x = n.buffer("x"), *y = n.buffer("y"), *absmax = n.buffer("absmax");
+        const uint64_t code_bytes = 512 * 1024 / 2, x_bytes = (uint64_t)m * 1024 * 2, y_bytes = (uint64_t)m * 512 * 2;
+        CU_ASSERT(codes && codes->bytes_read == code_bytes && codes->sectors_read * 32 == code_bytes);
+        CU_ASSERT(x && x->bytes_read == 2 * x_bytes && x->sectors_read * 32 == 2 * x_bytes);
+        CU_ASSERT(y && y->bytes_written == y_bytes && y->sectors_written * 32 == y_bytes);
+        CU_ASSERT(absmax && absmax->bytes_read == 2 * 512 * 16 * 4); /* two lanes of a quad have the same block of 64 */
+        CU_ASSERT(n.global_loads[4] * 16 == code_bytes + 2 * x_bytes);
+        CU_ASSERT(n.global_stores[4] * 16 == y_bytes);
+        CU_ASSERT(n.count(simt::Instr::Mma) == 512 / 16 * 1024 / 16 * (m > 8 ? 2 : 1));
+        if (n.bank_conflicts()) printf("\n    M %d: %llu bank conflicts", (int)m, (unsigned long long)n.bank_conflicts());
+        CU_ASSERT(n.bank_conflicts() == 0);
+    }
+}
+
 const struct {
     const char *name;
     void (*run)();
 } cases[] = {
     {"low rank in the accumulators", low_rank}, {"shapes, tails, splits", shapes}, {"order of tiles", raster},
     {"the same bits in any thread order; truncating tensor cores", any_order}, {"bytes, widths, banks", budgets},
+    {"small M: shapes, formats, tails, chunks, splits", small}, {"small M: any order", small_any_order}, {"small M: bytes, widths, banks", small_budgets},
 };
 
 } // namespace
