@@ -4,7 +4,7 @@
  * the path serves the call (types, alignment, shared memory; gemm.cu).  blocks: as many blocks a multiprocessor as split-K aims for where
  * the tiles alone are fewer; 0: K is never cut.
  *
- * The rows stand in dispatch_table.h, which `make tune` writes anew from what it measures on the GPU that is there.
+ * The rows stand in dispatch_table.h. They follow from the predictions in the paths' headers; no GPU has measured them yet.
  */
 #ifndef FB_DISPATCH_H
 #define FB_DISPATCH_H
