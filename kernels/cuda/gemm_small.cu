@@ -17,6 +17,7 @@
  *   multiprocessor with 164 KiB or more, one with 100.  X stands by step, token, then chunk 4 i + t (not 4 t + i), odd tokens' halves of 128
  *   bytes exchanged: what 8 lanes read together is in all banks.  Bank conflicts: none in the loop; the map's look-ups (doubly
  *   quantized) are at random addresses.
+ *   Each scale is asked for by the lanes of its block and again in the next steps (4 sectors for every 1 with blocks of 64): from L1.
  *
  *   bytes in flight: a warp has the next step's 2 KiB of codes on the way while it multiplies this one's, 16 warps 32 KiB a multiprocessor.
  *   4.3 TB/s x 0.8 us / 132 is 26 KiB.  A third step would take 28 registers more than the 128 that two blocks leave.
@@ -182,7 +183,7 @@ template <class T, bool ZERO, int OCTETS> __global__ void __launch_bounds__(kThr
         ptx::cp_async_wait_all();
         __syncthreads();
 #pragma unroll 1
-        for (int step = first; step < last; step++) {
+        for (int step = first; step < last && warp_row < p.n; step++) { /* nothing to do for warps beyond N */
             const Step s = next;
             float2 scale[4];
             finish_scales(p, lane, map, step, s, scale);
