@@ -9,7 +9,8 @@ usage() {
     cat <<'END'
 plots/plot.sh error FILE.csv OUTDIR    pictures of a quantization error table
 plots/plot.sh bench FILE.json OUTDIR   pictures of a benchmark run
-plots/plot.sh all FOLDER OUTDIR        both, from FOLDER/error.csv and FOLDER/bench.json
+plots/plot.sh train FOLDER OUTDIR      pictures of a fine-tuning experiment, from FOLDER/quantized.csv and FOLDER/curves.csv
+plots/plot.sh all FOLDER OUTDIR        error and bench, from FOLDER/error.csv and FOLDER/bench.json
 
 Each picture is written as SVG and PNG with the rows it shows in a .tsv beside it. What the input has no rows for is
 named, with the reason, and is no error. A picture appears whole or not at all.
@@ -110,6 +111,30 @@ draw_error() {
     [ "$tensors" -gt 0 ] || printf '  no error pictures: %s has neither synthetic tensors (gaussian, student-t, uniform) nor TOTAL rows\n' "$1"
 }
 
+# A table of fourbit-train-experiment: numbers and format names, no quotes. A line cut short is refused.
+read_train_csv() {
+    awk -F, -v OFS='\t' -v file="$1" -v header="$2" '
+        function bad(why) { printf "plots: %s: line %d: %s\n", file, NR, why > "/dev/stderr"; failed = 2; exit 2 }
+        NR == 1 { if ($0 != header) bad("the header is not \"" header "\""); fields = NF; $1 = $1; print; next }
+        NF != fields { bad("has " NF " fields, not " fields) }
+        { for (i = 1; i <= NF; i++) if ($i !~ /^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$/ && $i !~ /^(bf16|nf4|nf4\+dq|fp4|int4|int3|-?nan)$/) bad("field " i " is \"" $i "\"")
+          $1 = $1; print }
+        END { if (failed) exit 2
+              if (!NR) bad("empty: no header") }' "$1" > "$work/$(basename "$1" .csv).tsv" || exit 2
+}
+
+draw_train() {
+    local name
+    for name in quantized curves; do
+        [ -f "$1/$name.csv" ] || die 2 "$1/$name.csv: no such file; \`make train-experiment\` writes it"
+    done
+    read_train_csv "$1/quantized.csv" seed,format,block_size,loss,increase
+    read_train_csv "$1/curves.csv" seed,tune,format,step,loss
+    footer="quantized.csv, curves.csv, written $(date -r "$1/curves.csv" +%F)"
+    picture train-increase train-increase.gp select-train-increase.awk "$work/quantized.tsv"
+    picture train-curves train-curves.gp select-train-curves.awk "$work/curves.tsv"
+}
+
 context() { awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "$work/context.tsv"; }
 
 # A picture shows one variant: bf16 with cold caches ("-") where there is any, else the first. Says what is left out.
@@ -152,7 +177,7 @@ draw_bench() {
 
 case ${1:-} in
     -h | --help) usage; exit 0 ;;
-    error | bench | all) [ $# -eq 3 ] || { usage >&2; exit 2; } ;;
+    error | bench | train | all) [ $# -eq 3 ] || { usage >&2; exit 2; } ;;
     *) usage >&2; exit 2 ;;
 esac
 command -v gnuplot > /dev/null || die 1 "gnuplot is not installed (Debian: gnuplot-nox)"
@@ -168,6 +193,7 @@ printf 'plots of %s:\n' "$2"
 case $1 in
     error) draw_error "$2" ;;
     bench) draw_bench "$2" ;;
+    train) draw_train "$2" ;;
     all)
         if [ -e "$2/bench.json" ]; then draw_bench "$2/bench.json"; else printf '  no benchmark pictures: no %s\n' "$2/bench.json"; fi
         if [ -e "$2/error.csv" ]; then draw_error "$2/error.csv"; else printf '  no error pictures: no %s\n' "$2/error.csv"; fi ;;

@@ -26,6 +26,11 @@ format_colour(f) = f eq 'nf4' ? BLUE : f eq 'fp4' ? VERMILLION : f eq 'int4' ? G
 format_mark(f) = f eq 'nf4' ? 7 : f eq 'fp4' ? 5 : f eq 'int4' ? 9 : f eq 'int4-affine' ? 13 : 11
 format_label(f) = f eq 'nf4' ? 'NF4' : f eq 'fp4' ? 'FP4' : f eq 'int4' ? 'INT4' : f eq 'int4-affine' ? 'INT4 affine' : f
 hollow(mark) = mark - 1
+# What adapters are tuned on: the formats, NF4 with double quantization, and the two ends, bf16 and the 3-bit control.
+tuned_colour(f) = f eq 'nf4+dq' ? SKY : f eq 'int3' ? PURPLE : format_colour(f)
+tuned_mark(f) = f eq 'nf4+dq' ? 6 : f eq 'int3' ? 13 : format_mark(f)
+tuned_dash(f) = f eq 'nf4+dq' ? 2 : 1
+tuned_label(f) = f eq 'nf4+dq' ? 'NF4, double-quantized' : f eq 'int3' ? 'INT3' : f eq 'bf16' ? 'bf16' : format_label(f)
 
 has(s, t) = strstrt(s, t) > 0
 backend_colour(b) = b eq 'reference' ? GREY : !has(b, 'peer:') ? (has(b, '+dq') ? SKY : BLUE) : \

@@ -73,6 +73,28 @@ awk -F, -v OFS=, 'NR > 1 && $4 == "int4-affine" { $9 = $10 = $11 = "inf"; $12 = 
 check "weights that overflow once decoded: no points, and no error" run 0 error "$work/overflow.csv" "$work/h"
 check "is drawn" larger "$work/h/error-block-size-gaussian.svg" 8000
 
+# ---- a fine-tuning experiment, of which one run was stopped ------------------------------
+mkdir -p "$work/train"
+awk 'BEGIN { print "seed,tune,format,step,loss"; n = split("bf16 nf4 nf4+dq fp4 int4 int3", f, " ")
+             for (s = 0; s < 3; s++) for (i = 1; i <= n; i++) for (k = 1; k <= (s == 2 && i == 6 ? 7 : 30); k++)
+                 printf "%d,0,%s,%d,%.6f\n", s, f[i], k, 1.5 + 1 / k + (i == 6 ? 0.05 : 0.001 * (i - 1)) }' > "$work/train/curves.csv"
+awk 'BEGIN { print "seed,format,block_size,loss,increase"; split("nf4 nf4+dq fp4 int4 int3", f, " "); split(".03 .03 .06 .05 .35", c, " ")
+             for (s = 0; s < 3; s++) for (b = 64; b <= 1024; b *= 16) for (i = 1; i <= 5; i++)
+                 printf "%d,%s,%d,2,%.6f\n", s, f[i], b, c[i] * (1 + s / 10) * (b > 64 ? 1.5 : 1) }' > "$work/train/quantized.csv"
+check "draw an experiment" run 0 train "$work/train" "$work/t"
+for p in train-increase train-curves; do
+    check "$p.svg is drawn" larger "$work/t/$p.svg" 8000
+    check "$p.svg is whole" closed_svg "$work/t/$p.svg"
+    check "$p.png is a PNG" png "$work/t/$p.png"
+    check "$p.tsv is a table" table "$work/t/$p.tsv"
+done
+check "the run that was stopped is left out" grep -q "of 2 runs" "$work/t/train-curves.svg"
+check "INT3 lies 0.05 above bf16" awk -F '\t' '$1 == "int3" && !($4 > 0.04999 && $4 < 0.05001) { bad = 1 } END { exit bad }' "$work/t/train-curves.tsv"
+check "the mean of an increase" grep -Pq '^nf4\t64\t0\t0.030000\t0.033$' "$work/t/train-increase.tsv"
+head -c 53 "$work/train/curves.csv" > "$work/cut.csv"; mv "$work/cut.csv" "$work/train/curves.csv"
+check "a table cut short" run 2 train "$work/train" "$work/none"
+check "names the file and the line" says "curves.csv: line"
+
 # ---- part of a run: what can be drawn is, the rest is named ------------------------------
 filtered() { sed -E "/\"name\": \"$1/d; s/^(.*\"x_.*), \"x_[^}]*\}/\1}/" "$data/bench.json" | sed -z 's/},\n\]/}\n]/' > "$work/part.json"; }
 filtered "(gemm|gemm_dx)\/"

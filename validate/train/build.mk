@@ -37,11 +37,15 @@ $(BUILD)/validate/test_train: $(addprefix $(BUILD)/validate/train/,test_train.o 
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(TRAIN_LIBS) -o $@
 TESTS += $(BUILD)/validate/test_train
 
+# Threads that wait sleep: on a machine that does other work as well, spinning at the end of each loop made a step five times
+# as long. OMP_WAIT_POLICY=active brings the spinning back.
+TRAIN_ENV = OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive}
+
 # More of its options: make train ARGS='--format int4 --steps 400'
 .PHONY: train
 train: bootstrap ## QLoRA end to end on the CPU: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train
-	$(BUILD)/bin/fourbit-train --out "$(or $(OUT),build/results/train)" $(ARGS)
+	$(TRAIN_ENV) $(BUILD)/bin/fourbit-train --out "$(or $(OUT),build/results/train)" $(ARGS)
 
 $(BUILD)/bin/fourbit-train-experiment: $(BUILD)/validate/train/experiment_main.o $(TRAIN_OBJS) $(LIB)
 	@mkdir -p $(@D)
@@ -59,4 +63,5 @@ X_OUT = $(or $(OUT),build/results/train-experiment)
 train-experiment: bootstrap ## formats compared by fine-tuning: tables, curves, verdicts (PROFILE=quick|full OUT=)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train-experiment
 	@mkdir -p '$(X_OUT)'
-	$(BUILD)/bin/fourbit-train-experiment $(or $(PROFILE),quick) '$(X_OUT)'
+	@status=0; $(TRAIN_ENV) $(BUILD)/bin/fourbit-train-experiment $(or $(PROFILE),quick) '$(X_OUT)' || status=$$?; \
+	 plots/plot.sh train '$(X_OUT)' '$(X_OUT)/plots' || status=$$(($$status ? $$status : 1)); exit $$status
