@@ -135,7 +135,7 @@ static bool tune_format(lab *l, int tune, x_format f, ck_error *e)
 {
     const x_settings *s = l->s;
     lm_options o = options_of(l, true);
-    loop_settings settings = {.steps = s->tune_steps, .accumulate = 1, .lr = s->tune_lr, .warmup = 10, .seed = (uint64_t)(100 * l->seed + tune)};
+    loop_settings settings = {.steps = s->tune_steps, .accumulate = 1, .lr = s->tune_lr, .schedule = LOOP_COSINE, .warmup = 10, .seed = (uint64_t)(100 * l->seed + tune)};
     train_loop loop = {0};
     double *start = &l->r->start[l->seed][f], *end = &l->r->tuned[l->seed][tune][f];
     set_format(&o, f, s->block_sizes[0]);
@@ -159,9 +159,9 @@ static bool work_on_base(lab *l, const char *folder, ck_error *e)
     l->source = hf_source(&l->checkpoint);
     l->base = lm_model_new(&l->checkpoint.config, &plain, &l->source, l->device, e);
     bool ok = l->base && measure_formats(l, e);
-    for (int t = 0; ok && t < l->s->tunes; t++) {
-        for (int f = 0; ok && f < X_FORMATS; f++) ok = tune_format(l, t, (x_format)f, e);
-        if (ok && l->s->progress)
+    for (int t = 0; ok && t < l->s->noise; t++) {
+        for (int f = 0; ok && f < (t < l->s->tunes ? X_FORMATS : X_BF16 + 1); f++) ok = tune_format(l, t, (x_format)f, e);
+        if (ok && l->s->progress && t < l->s->tunes)
             fprintf(l->s->progress, "  seed %d.%d: fine-tuned from %.4f (bf16) to bf16 %.4f, nf4 %.4f, int4 %.4f, int3 %.4f\n", l->seed, t, l->r->start[l->seed][X_BF16],
                     l->r->tuned[l->seed][t][X_BF16], l->r->tuned[l->seed][t][X_NF4], l->r->tuned[l->seed][t][X_INT4], l->r->tuned[l->seed][t][X_INT3]);
     }

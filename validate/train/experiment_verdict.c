@@ -84,10 +84,11 @@ static bool judge_tuned(const x_settings *s, const x_results *r, FILE *to)
     double bf16[X_MAX_SEEDS * X_MAX_TUNES], d[X_MAX_SEEDS * X_MAX_TUNES];
     bool equivalent[X_FORMATS] = {false};
     for (int i = 0; i < r->done; i++)
-        for (int t = 0; t < s->tunes; t++) bf16[i * s->tunes + t] = r->tuned[i][t][X_BF16];
-    double noise = stat_pooled(bf16, r->done, s->tunes), margin = 1.96 * sqrt(2) * noise;
+        for (int t = 0; t < s->noise; t++) bf16[i * s->noise + t] = r->tuned[i][t][X_BF16];
+    double noise = stat_pooled(bf16, r->done, s->noise), margin = 1.96 * sqrt(2) * noise;
     fprintf(to, "\n3. tuned: held-out loss less bf16's with the same base and seed, %d bases x %d seeds, block size %d\n", r->done, s->tunes, s->block_sizes[0]);
-    fprintf(to, "  a seed alone changes bf16's loss by %.5f (deviation); margin, 95 %% of the difference of two such runs: %.5f\n", noise, margin);
+    fprintf(to, "  a seed alone changes bf16's loss by %.5f (deviation, of %d runs a base); margin, 95 %% of the difference of two such runs: %.5f\n", noise,
+            s->noise, margin);
     fprintf(to, "  %-8s %9s %9s %10s   %-22s %s\n", "format", "before", "after", "difference", "90 % interval", "within the margin");
     for (int f = 0; f < X_FORMATS; f++) {
         int n = differences(s, r, (x_format)f, d);
@@ -110,7 +111,7 @@ bool x_verdict(const x_settings *s, const x_results *r, FILE *to)
 {
     if (r->done < 2) return fprintf(to, "%d of %d bases finished: no verdict on fewer than 2\n", r->done, s->seeds), false;
     if (r->done < s->seeds) fprintf(to, "STOPPED EARLY: %d of %d bases finished\n", r->done, s->seeds);
-    bool weights = judge_weights(s, r, to), increase = judge_increase(s, r, to), tuned = s->tunes > 1 && judge_tuned(s, r, to);
+    bool weights = judge_weights(s, r, to), increase = judge_increase(s, r, to), tuned = s->noise > 1 && judge_tuned(s, r, to);
     fprintf(to, "\nverdict: weights %s, order %s, parity %s\n", weights ? "as claimed" : "NOT as claimed", increase ? "as claimed" : "NOT as claimed",
             tuned ? "as claimed" : "NOT as claimed");
     return weights && increase && tuned;

@@ -23,7 +23,7 @@ static void test_statistics(void)
     CU_ASSERT(!stat_above_zero(nans, 3) && !stat_tost(nans, 3, 100).equivalent);
 }
 
-static const x_settings settings = {.seeds = 3, .tunes = 2, .blocks = 1, .block_sizes = {64}};
+static const x_settings settings = {.seeds = 3, .tunes = 2, .noise = 3, .blocks = 1, .block_sizes = {64}};
 
 /* As claimed: errors at the closed form, nf4 < int4 < int3, all but int3 within seed noise of bf16. */
 static void plant(x_results *r, double *gaps)
@@ -37,7 +37,7 @@ static void plant(x_results *r, double *gaps)
         for (int f = 0; f < X_FORMATS; f++) {
             r->weight_error[s][f][0] = f == X_BF16 ? 0 : 1.01 * r->weight_theory[f][0];
             r->increase[s][f][0] = costs[f] * (1 + 0.1 * s);
-            for (int t = 0; t < 2; t++) r->tuned[s][t][f] = 1.5 + 0.02 * t + 0.01 * s + ends[f] * (1 + 0.1 * t);
+            for (int t = 0; t < 3; t++) r->tuned[s][t][f] = 1.5 + 0.005 * t + 0.01 * s + ends[f] * (1 + 0.1 * t);
         }
 }
 
@@ -70,6 +70,9 @@ static void test_verdict(void)
     plant(&r, gaps), r.tuned[1][1][X_NF4] += 0.2;
     CU_ASSERT(!judged(&r));
     plant(&r, gaps), r.tuned[0][0][X_NF4_DQ] = NAN;
+    CU_ASSERT(!judged(&r));
+    plant(&r, gaps); /* noise in which the control gets lost */
+    r.tuned[0][2][X_BF16] += 0.3;
     CU_ASSERT(!judged(&r));
     plant(&r, gaps); /* a control that passes */
     for (int s = 0; s < 3; s++)
