@@ -82,9 +82,10 @@ int64_t loop_window_count(const lm_model *m, const text_corpus *text, int64_t mo
 bool loop_held_out(lm_model *m, const text_corpus *text, int64_t most, double *loss, double *losses, ck_error *e)
 {
     int64_t all = text_windows(text, m->options.seq), count = loop_window_count(m, text, most), batch = m->options.batch, seq = m->options.seq;
-    int32_t *tokens = malloc((size_t)(2 * batch * seq) * sizeof *tokens), *targets = tokens + batch * seq;
+    int32_t *tokens = malloc((size_t)(2 * batch * seq) * sizeof *tokens);
     double sum = 0, mean;
     if (!tokens) return ck_fail(e, "training", NULL, "no memory for held-out text");
+    int32_t *targets = tokens + batch * seq;
     bool ok = count > 0 || ck_fail(e, text->source, NULL, "has no held-out text of %lld tokens", (long long)seq);
     for (int64_t first = 0; ok && first < count; first += batch) {
         int64_t rows = count - first < batch ? count - first : batch;
