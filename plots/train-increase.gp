@@ -18,6 +18,8 @@ set yrange [lowest / 1.3:highest * 1.3]
 set xlabel "block size (weights that share one absmax)"
 set ylabel "increase (nats)" offset 0.5
 set format y "%g"
+set ytics ()
+do for [e = -6:2] { do for [d in "1 2 5"] { set ytics add (d * 10.0**e) } }
 of(f) = strcol('format') eq f ? column('block_size') : NaN
 plot for [f in formats] data using (of(f)):(column('mean')) smooth unique with lines lc rgb tuned_colour(f) lw 1.2 dt tuned_dash(f) notitle, \
      for [f in formats] data using (of(f)):(column('increase')) with points lc rgb tuned_colour(f) pt tuned_mark(f) ps 0.9 notitle

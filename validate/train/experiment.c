@@ -183,6 +183,13 @@ static FILE *table(const char *folder, const char *name, const char *header, ck_
     return f;
 }
 
+static void note_text(x_text *note, const text_corpus *t)
+{
+    memcpy(note->source, t->source, sizeof note->source);
+    memcpy(note->sha256, t->sha256, sizeof note->sha256);
+    note->bytes = t->bytes;
+}
+
 static bool open_lab(lab *l, ck_error *e)
 {
     const x_settings *s = l->s;
@@ -191,6 +198,7 @@ static bool open_lab(lab *l, ck_error *e)
     l->device = loop_open_device(s->backend, why);
     if (!l->device) return ck_fail(e, "device", NULL, "%s", why);
     if (!text_open(&l->prose, prose, s->seq, e) || !text_open(&l->tuning, s->tune_text ? s->tune_text : text_default_path(), s->seq, e)) return false;
+    note_text(&l->r->base_text, &l->prose), note_text(&l->r->tune_text, &l->tuning);
     int64_t all = text_windows(&l->prose, s->seq);
     l->r->windows = s->windows < all ? s->windows : all;
     l->losses = calloc((size_t)(3 * l->r->windows), sizeof(double));

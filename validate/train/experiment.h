@@ -13,6 +13,7 @@
 #define FOURBIT_TRAIN_EXPERIMENT_H
 
 #include "base_make.h"
+#include "text.h"
 
 enum { X_MAX_SEEDS = 8, X_MAX_TUNES = 8, X_MAX_BLOCKS = 8, X_FORMATS = 6, X_MAX_WINDOWS = 2048 };
 
@@ -35,7 +36,14 @@ typedef struct x_settings {
     FILE *progress;
 } x_settings;
 
+/* A text that was used: that it is the same text can be seen from its SHA-256. */
+typedef struct x_text {
+    char source[TEXT_SOURCE], sha256[TEXT_SHA256];
+    size_t bytes;
+} x_text;
+
 typedef struct x_results {
+    x_text base_text, tune_text;        /* what the bases were made from, and tuned on */
     int done;                           /* bases with which all was done: what is judged */
     double base_loss[X_MAX_SEEDS];      /* held out, fp32 */
     double weight_error[X_MAX_SEEDS][X_FORMATS][X_MAX_BLOCKS];   /* sum (w - decoded)^2 / sum w^2 */

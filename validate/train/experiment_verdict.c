@@ -107,10 +107,21 @@ static bool judge_tuned(const x_settings *s, const x_results *r, FILE *to)
     return say(to, !equivalent[X_INT3], "the control, int3, is not: the test can fail") && ok;
 }
 
+static void tell_run(const x_settings *s, const x_results *r, FILE *to)
+{
+    const x_text *const texts[] = {&r->base_text, &r->tune_text};
+    fprintf(to, "%d bases of %lld steps, %d fine-tunings a format of %lld steps, rank %lld; %s\n", r->done, (long long)s->base_steps, s->tunes,
+            (long long)s->tune_steps, (long long)s->rank, fb_backend_variant(s->backend));
+    for (int i = 0; i < 2; i++)
+        if (texts[i]->sha256[0])
+            fprintf(to, "%s %s, %zu bytes, SHA-256 %s\n", i ? "tuned on" : "bases from", texts[i]->source, texts[i]->bytes, texts[i]->sha256);
+}
+
 bool x_verdict(const x_settings *s, const x_results *r, FILE *to)
 {
     if (r->done < 2) return fprintf(to, "%d of %d bases finished: no verdict on fewer than 2\n", r->done, s->seeds), false;
     if (r->done < s->seeds) fprintf(to, "STOPPED EARLY: %d of %d bases finished\n", r->done, s->seeds);
+    tell_run(s, r, to);
     bool weights = judge_weights(s, r, to), increase = judge_increase(s, r, to), tuned = s->noise > 1 && judge_tuned(s, r, to);
     fprintf(to, "\nverdict: weights %s, order %s, parity %s\n", weights ? "as claimed" : "NOT as claimed", increase ? "as claimed" : "NOT as claimed",
             tuned ? "as claimed" : "NOT as claimed");
