@@ -80,7 +80,7 @@ $(BUILD)/libfourbit.so: $(LIB_OBJS) kernels/fourbit.map
 # ---- front door ------------------------------------------------------------------------------------------------------
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort -t'	' -k1,1 | awk -F'\t' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 all: lib $(TESTS) $(TOOLS) ## build everything, run nothing
 lib: $(LIB) $(BUILD)/libfourbit.so ## the static and the shared library
