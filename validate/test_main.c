@@ -61,44 +61,6 @@ static bool named(const options *o, const suite *s, const suite_test *t)
     return !o->filter || strstr(name, o->filter);
 }
 
-/* A backend may have no products yet: it says FB_UNSUPPORTED, and the tests that need them wait. */
-static bool lacks_product(bool dx)
-{
-    float one = 1, absmax = 1, y = 0;
-    uint8_t codes = 0;
-    fb_matrix w;
-    fb_matrix_init(&w, FB_NF4, 1, 1, 64, false);
-    w.codes = &codes;
-    w.absmax = &absmax;
-    fb_context ctx = suite_context();
-    return (dx ? fb_gemm_dx(&ctx, &w, 1, &one, FB_F32, &y, FB_F32, false)
-               : fb_gemm(&ctx, &w, 1, &one, FB_F32, NULL, &y, FB_F32)) == FB_UNSUPPORTED;
-}
-
-static bool lacks_lora(void)
-{
-    float one = 1, out[4];
-    fb_matrix w;
-    fb_matrix_init(&w, FB_NF4, 0, 1, 64, false);
-    fb_lora lora = {.rank = 1, .scale = 1, .a = &one};
-    fb_context ctx = suite_context();
-    guard space = {0};
-    size_t bytes = 0;
-    if (fb_lora_workspace_size(&ctx, FB_OP_LORA_FORWARD, &w, 1, 1, FB_F32, &bytes) == FB_OK && bytes) {
-        space = guard_new("workspace", bytes, GUARD_END, 64);
-        ctx.workspace = space.data, ctx.workspace_bytes = bytes;
-    }
-    bool lacks = fb_lora_forward(&ctx, &w, &lora, 1, &one, FB_F32, NULL, NULL, FB_F32, out) == FB_UNSUPPORTED;
-    guard_free(&space);
-    return lacks;
-}
-
-static bool needs_gemm(const suite *s, const suite_test *t)
-{
-    return s == &suite_gemm || strcmp(t->name, "concurrent_calls") == 0 ||
-           (s == &suite_large && strcmp(t->name, "gemm") == 0);
-}
-
 static bool applies(const suite *s)
 {
     if (s == &suite_large) return !too_slow_for_large();
@@ -119,19 +81,13 @@ static int list_tests(const options *o)
 static int run_here(const options *o)
 {
     int matches = 0, selected = 0;
-    bool no_gemm = lacks_product(false), no_gemm_dx = lacks_product(true), no_lora = lacks_lora();
-    if (no_gemm) printf("not run: gemm and api.concurrent_calls: this backend has no gemm yet\n");
-    if (no_gemm_dx) printf("not run: gemm_dx: this backend has none yet\n");
-    if (no_lora) printf("not run: lora: this backend has none yet\n");
     if (CU_initialize_registry() != CUE_SUCCESS) return 2;
     for (int i = 0; i < SUITE_COUNT; i++) {
         CU_pSuite added = NULL;
         for (const suite_test *t = suites[i]->tests; t->name; t++) {
             if (!named(o, suites[i], t)) continue;
             matches++;
-            if (!applies(suites[i]) || (no_gemm && needs_gemm(suites[i], t)) ||
-                (no_gemm_dx && suites[i] == &suite_gemm_dx) || (no_lora && suites[i] == &suite_lora))
-                continue;
+            if (!applies(suites[i])) continue;
             if (!added) added = CU_add_suite(suites[i]->name, NULL, NULL);
             if (!added || !CU_add_test(added, t->name, t->run)) {
                 fprintf(stderr, "CUnit: %s\n", CU_get_error_msg());

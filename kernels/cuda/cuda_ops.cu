@@ -1,14 +1,12 @@
-/* cuda_ops.cu — the CUDA backend's operations table.  Its pointers are device pointers, so an operation that has no kernel
- * yet cannot fall back to the reference: it says FB_UNSUPPORTED. */
+/* cuda_ops.cu — the CUDA backend's operations table.  Its pointers are device pointers, so nothing falls back to the reference: there is a
+ * kernel for every operation, shape and type. */
 #include "cuda_ops.h"
-#include "gemm.cuh"
+#include "lora.cuh"
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 namespace {
-
-#define UNSUPPORTED(NAME) fb_fail(ctx, FB_UNSUPPORTED, NAME ": the CUDA backend has no kernel for it yet")
 
 /* The products choose by the generation that their table was made for. */
 template <int ARCH> size_t workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)
@@ -42,16 +40,25 @@ fb_status gemm_dx(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy
     const fb_gemm_call call = {ctx, fb_device_of(ARCH), w, m, dy, dy_dtype, nullptr, dx, dx_dtype, accumulate, {}};
     return FB_CUDA(gemm_dx)(&call);
 }
-fb_weights lora_weights(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype) { return FB_WEIGHTS_ROUNDED; }
-size_t lora_workspace(const fb_context *, fb_op, const fb_matrix *, int32_t, int64_t, fb_dtype) { return 0; }
-fb_status lora_forward(fb_context *ctx, const fb_matrix *, const fb_lora *, int64_t, const void *, fb_dtype, const void *, void *, fb_dtype, void *)
+template <int ARCH> size_t lora_workspace(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t rank, int64_t m, fb_dtype t)
 {
-    return UNSUPPORTED("lora_forward");
+    return FB_CUDA(lora_workspace)(ctx, fb_device_of(ARCH), op, w, rank, m, t);
 }
-fb_status lora_backward(fb_context *ctx, const fb_matrix *, const fb_lora *, int64_t, const void *, const void *, const void *, fb_dtype, void *,
-                        fb_dtype, bool, float *, float *, bool)
+template <int ARCH> fb_weights lora_weights(const fb_context *ctx, fb_op op, const fb_matrix *w, int32_t, int64_t m, fb_dtype t)
 {
-    return UNSUPPORTED("lora_backward");
+    return op == FB_OP_LORA_BACKWARD ? gemm_dx_weights<ARCH>(ctx, w, m, t) : gemm_weights<ARCH>(ctx, w, m, t);
+}
+template <int ARCH>
+fb_status lora_forward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x, fb_dtype x_dtype, const void *bias,
+                       void *y, fb_dtype y_dtype, void *u)
+{
+    return FB_CUDA(lora_forward)(ctx, fb_device_of(ARCH), w, lora, m, x, x_dtype, bias, y, y_dtype, u);
+}
+template <int ARCH>
+fb_status lora_backward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x, const void *u, const void *dy,
+                        fb_dtype t, void *dx, fb_dtype dx_dtype, bool accumulate_dx, float *da, float *db, bool accumulate_grads)
+{
+    return FB_CUDA(lora_backward)(ctx, fb_device_of(ARCH), w, lora, m, x, u, dy, t, dx, dx_dtype, accumulate_dx, da, db, accumulate_grads);
 }
 
 template <int ARCH> fb_ops make_table(const char *variant)
@@ -73,10 +80,10 @@ template <int ARCH> fb_ops make_table(const char *variant)
     ops.gemm_dx_weights = gemm_dx_weights<ARCH>;
     ops.gemm = gemm<ARCH>;
     ops.gemm_dx = gemm_dx<ARCH>;
-    ops.lora_workspace = lora_workspace;
-    ops.lora_weights = lora_weights;
-    ops.lora_forward = lora_forward;
-    ops.lora_backward = lora_backward;
+    ops.lora_workspace = lora_workspace<ARCH>;
+    ops.lora_weights = lora_weights<ARCH>;
+    ops.lora_forward = lora_forward<ARCH>;
+    ops.lora_backward = lora_backward<ARCH>;
     return ops;
 }
 
