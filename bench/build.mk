@@ -1,6 +1,6 @@
 # fourbit-bench times what is there, fourbit-peer runs a peer library for it in a process of its own.
 BENCH_LIBS  = $(call PKG,benchmark) $(call PKG,openblas) $(call PKG,jansson) -lstdc++ -ldl -pthread $(LIB_LIBS)
-BENCH_CASES := $(addprefix $(BUILD)/validate/,check.o cases.o inputs.o)
+BENCH_CASES := $(addprefix $(BUILD)/validate/,check.o check_lora.o cases.o inputs.o) $(BUILD)/bench/work_lora.o
 BENCH_OBJS  := $(addprefix $(BUILD)/bench/,gbench.o timing.o ceilings.o work.o peer_openblas.o peer_client.o provenance.o \
                  results.o table.o run.o) $(BENCH_CASES)
 PEER_OBJS   := $(addprefix $(BUILD)/bench/,peer_server.o peer_openblas.o timing.o work.o) $(BENCH_CASES)

@@ -97,17 +97,36 @@ int cublas_version(const cublas *b)
     return version;
 }
 
-/* cuBLAS is column-major: it computes out^T. W [rows, cols] as it lies is W^T to it, [cols, rows] with leading dimension cols. */
-bool cublas_product(cublas *b, const gpu_case *c, const void *a, const void *weights, void *out, char why[TIMING_WHY])
+/* Row-major out [m, p] (+)= left [m, l] * right [l, p], either of them transposed as it lies in memory. cuBLAS is column-major: to
+ * it that is out^T = right^T * left^T, and a row-major matrix as it lies is its transpose. */
+static bool multiply(cublas *b, int64_t m, int64_t p, int64_t l, const void *left, bool left_t, const void *right, bool right_t, fb_dtype in, void *out,
+                     fb_dtype t, bool add, char *why)
 {
-    const float one = 1, zero = 0;
-    int m = (int)c->m, n = (int)c->rows, k = (int)c->cols, error;
-    int type = c->dtype == FB_F32 ? TYPE_F32 : c->dtype == FB_F16 ? TYPE_F16 : TYPE_BF16;
-    if (c->op == GPU_GEMM)
-        error = b->gemm(b->handle, OP_T, OP_N, n, m, k, &one, weights, type, k, a, type, k, &zero, out, type, n, COMPUTE_F32, ALGORITHM_DEFAULT);
-    else
-        error = b->gemm(b->handle, OP_N, OP_N, k, m, n, &one, weights, type, k, a, type, n, &zero, out, type, k, COMPUTE_F32, ALGORITHM_DEFAULT);
+    static const int types[] = {[FB_F32] = TYPE_F32, [FB_BF16] = TYPE_BF16, [FB_F16] = TYPE_F16};
+    const float one = 1, beta = add ? 1 : 0;
+    int error = b->gemm(b->handle, right_t ? OP_T : OP_N, left_t ? OP_T : OP_N, (int)p, (int)m, (int)l, &one, right, types[in], (int)(right_t ? l : p), left,
+                        types[in], (int)(left_t ? m : l), &beta, out, types[t], (int)p, COMPUTE_F32, ALGORITHM_DEFAULT);
     if (error == 0) return true;
     snprintf(why, TIMING_WHY, "cublasGemmEx failed with status %d", error);
     return false;
+}
+
+bool cublas_product(cublas *b, const gpu_case *c, const void *a, const void *weights, void *out, char why[TIMING_WHY])
+{
+    if (c->op == GPU_GEMM) return multiply(b, c->m, c->rows, c->cols, a, false, weights, true, c->dtype, out, c->dtype, false, why);
+    return multiply(b, c->m, c->cols, c->rows, a, false, weights, false, c->dtype, out, c->dtype, false, why);
+}
+
+bool cublas_adapter(cublas *b, const gpu_case *c, void *const p[JOB_ROLES], char why[TIMING_WHY])
+{
+    const int64_t m = c->m, n = c->rows, k = c->cols, r = c->rank;
+    const fb_dtype t = c->dtype;
+    if (c->op == GPU_LORA) /* U = X A^T;  Y += U B^T */
+        return multiply(b, m, r, k, p[JOB_A], false, p[JOB_LORA_A], true, t, p[JOB_U], t, false, why) &&
+               multiply(b, m, n, r, p[JOB_U], false, p[JOB_LORA_B], true, t, p[JOB_OUT], t, true, why);
+    /* dU = dY B;  dX += dU A;  dA = dU^T X;  dB = dY^T U */
+    return multiply(b, m, r, n, p[JOB_A], false, p[JOB_LORA_B], false, t, p[JOB_DU], t, false, why) &&
+           multiply(b, m, k, r, p[JOB_DU], false, p[JOB_LORA_A], false, t, p[JOB_OUT], t, true, why) &&
+           multiply(b, r, k, m, p[JOB_DU], true, p[JOB_X], false, t, p[JOB_DA], FB_F32, false, why) &&
+           multiply(b, n, r, m, p[JOB_A], true, p[JOB_U], false, t, p[JOB_DB], FB_F32, false, why);
 }

@@ -7,7 +7,7 @@
 
 /* clang-format off */
 #define QF (CASE_QUICK | CASE_FULL)
-#define ONE(op, format, block, dq, rows, cols, m, dtype, sets) {op, format, block, dq, rows, cols, m, dtype, sets},
+#define ONE(op, format, block, dq, rows, cols, m, dtype, sets) {op, format, block, dq, rows, cols, m, dtype, sets, 0},
 #define DENSE_SIDE(op) \
     ONE(op, FB_NF4, 64, false, 1024, 1024, 0, FB_BF16, QF)  ONE(op, FB_NF4, 64, false, 4096, 4096, 0, FB_BF16, QF) \
     ONE(op, FB_NF4, 64, true, 4096, 4096, 0, FB_BF16, QF)   ONE(op, FB_NF4, 64, false, 8192, 8192, 0, FB_BF16, QF) \
@@ -30,6 +30,13 @@
     ONE(op, FB_NF4, 64, dq, rows, cols, 64, FB_BF16, sets)  ONE(op, FB_NF4, 64, dq, rows, cols, 256, FB_BF16, sets) \
     ONE(op, FB_NF4, 64, dq, rows, cols, 1024, FB_BF16, sets) ONE(op, FB_NF4, 64, dq, rows, cols, 4096, FB_BF16, sets)
 
+#define LORA(op, dq, rows, cols, m, rank, sets) {op, FB_NF4, 64, dq, rows, cols, m, FB_BF16, sets, rank},
+/* One token, a chunk of a prompt, a batch of training; ranks around the usual 16 and 64. */
+#define ADAPTER(op, dq, rows, cols, sets) \
+    LORA(op, dq, rows, cols, 1, 16, sets)    LORA(op, dq, rows, cols, 16, 16, CASE_FULL) LORA(op, dq, rows, cols, 512, 16, sets) \
+    LORA(op, dq, rows, cols, 2048, 8, CASE_FULL) LORA(op, dq, rows, cols, 2048, 16, sets) LORA(op, dq, rows, cols, 2048, 64, sets) \
+    LORA(op, dq, rows, cols, 2048, 256, CASE_FULL) LORA(op, dq, rows, cols, 4096, 64, CASE_FULL)
+
 const gpu_case gpu_cases[] = {
     DENSE_SIDE(GPU_DEQUANTIZE)
     DENSE_SIDE(GPU_QUANTIZE)
@@ -43,24 +50,38 @@ const gpu_case gpu_cases[] = {
     MS(GPU_GEMM, false, 28672, 8192, CASE_FULL)
     MS(GPU_GEMM_DX, false, 8192, 8192, QF)
     MS(GPU_GEMM_DX, true, 8192, 8192, CASE_FULL)
-    {GPU_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0},
+    ADAPTER(GPU_LORA, false, 8192, 8192, QF)
+    ADAPTER(GPU_LORA, true, 8192, 8192, CASE_FULL)
+    ADAPTER(GPU_LORA_BACKWARD, false, 8192, 8192, QF)
+    {GPU_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0},
 };
 /* clang-format on */
 
 const char *gpu_op_name(gpu_op op)
 {
-    static const char *const names[] = {"quantize", "dequantize", "quantize8", "dequantize8", "adamw32", "adamw8", "gemm", "gemm_dx"};
+    static const char *const names[] = {"quantize", "dequantize", "quantize8", "dequantize8", "adamw32", "adamw8", "gemm", "gemm_dx", "lora", "lora_backward"};
     FB_STATIC_ASSERT(sizeof names / sizeof *names == GPU_OP_COUNT, "a name for each operation");
     return (unsigned)op < GPU_OP_COUNT ? names[op] : "?";
 }
 
-bool gpu_is_product(gpu_op op) { return op == GPU_GEMM || op == GPU_GEMM_DX; }
+bool gpu_is_lora(gpu_op op) { return op == GPU_LORA || op == GPU_LORA_BACKWARD; }
+bool gpu_is_product(gpu_op op) { return op == GPU_GEMM || op == GPU_GEMM_DX || gpu_is_lora(op); }
 bool gpu_is_4bit(gpu_op op) { return op == GPU_QUANTIZE || op == GPU_DEQUANTIZE || gpu_is_product(op); }
 
 fb_case gpu_fb_case(const gpu_case *c)
 {
-    fb_op op = c->op == GPU_QUANTIZE ? FB_OP_QUANTIZE : c->op == GPU_DEQUANTIZE ? FB_OP_DEQUANTIZE : c->op == GPU_GEMM ? FB_OP_GEMM : FB_OP_GEMM_DX;
-    return (fb_case){op, c->format, c->block_size, c->double_quant, c->rows, c->cols, c->m, c->dtype, c->sets};
+    static const fb_op ops[GPU_OP_COUNT] = {[GPU_QUANTIZE] = FB_OP_QUANTIZE, [GPU_DEQUANTIZE] = FB_OP_DEQUANTIZE, [GPU_GEMM] = FB_OP_GEMM,
+        [GPU_GEMM_DX] = FB_OP_GEMM_DX, [GPU_LORA] = FB_OP_LORA_FORWARD, [GPU_LORA_BACKWARD] = FB_OP_LORA_BACKWARD};
+    return (fb_case){ops[c->op], c->format, c->block_size, c->double_quant, c->rows, c->cols, c->m, c->dtype, c->sets, c->rank};
+}
+
+gpu_case gpu_base_case(const gpu_case *c)
+{
+    gpu_case base = *c;
+    base.rank = 0;
+    if (c->op == GPU_LORA) base.op = GPU_GEMM;
+    if (c->op == GPU_LORA_BACKWARD) base.op = GPU_GEMM_DX;
+    return base;
 }
 
 void gpu_row_name(const gpu_case *c, const char *backend, bool hot, char *name, size_t size)

@@ -5,14 +5,20 @@
 #include <stdio.h>
 
 static const char *const role_names[JOB_ROLES] = {"dense", "codes", "absmax", "absmax_codes", "nested_absmax", "nested_offset", "zero_points",
-                                                  "activations", "out", "grads", "m", "v", "m_absmax", "v_absmax"};
+                                                  "activations", "out", "grads", "m", "v", "m_absmax", "v_absmax", "x", "u", "a", "b", "da",
+                                                  "db", "du"};
 
 check_result job_check(gpu_job *j, const fb_context *ctx, void *const got[JOB_ROLES])
 {
     const gpu_case *c = &j->c;
     check_result result = {.ok = false, .worst = -1, .text = "nothing was compared"};
     if (gpu_is_product(c->op)) {
-        memcpy(j->w.out, got[JOB_OUT], j->w.out_bytes);
+        void *const from[WORK_OUTPUTS] = {got[JOB_OUT], c->op == GPU_LORA ? got[JOB_U] : got[JOB_DA], got[JOB_DB]};
+        work_output outputs[WORK_OUTPUTS];
+        work_outputs(&j->w, outputs);
+        for (int i = 0; i < WORK_OUTPUTS; i++)
+            if (outputs[i].bytes) memcpy(outputs[i].data, from[i], outputs[i].bytes);
+        if (gpu_is_lora(c->op)) return work_check_lora(&j->w, fb_lora_weights(ctx, gpu_fb_case(c).op, &j->w.w, c->rank, c->m, c->dtype));
         return work_check_product(&j->w, c->op == GPU_GEMM ? fb_gemm_weights(ctx, &j->w.w, c->m, c->dtype)
                                                            : fb_gemm_dx_weights(ctx, &j->w.w, c->m, c->dtype));
     }
@@ -79,6 +85,8 @@ bool job_check_peer(const gpu_job *j, void *const got[JOB_ROLES], char why[TIMIN
         return near_enough("the step", got[JOB_DENSE], j->b[JOB_DENSE].want, j->b[JOB_DENSE].initial, c->dtype, n, step_distance, why);
     case GPU_GEMM:
     case GPU_GEMM_DX: return work_near_product(&j->w, got[JOB_OUT], why);
+    case GPU_LORA: return work_near_lora(&j->w, got[JOB_OUT], NULL, NULL, why);
+    case GPU_LORA_BACKWARD: return work_near_lora(&j->w, got[JOB_OUT], got[JOB_DA], got[JOB_DB], why);
     case GPU_OP_COUNT: break;
     }
     snprintf(why, TIMING_WHY, "no such operation");

@@ -45,6 +45,23 @@ static void octets(gpu_job *j, gpu_role role, size_t n, bool read, bool written)
     j->b[role] = (job_buffer){.bytes = n, .read = read, .written = written};
 }
 
+/* The activations of a product, and of a LoRA layer its adapter and gradients. */
+static void layout_products(gpu_job *j)
+{
+    const gpu_case *c = &j->c;
+    const bool dx = c->op == GPU_GEMM_DX || c->op == GPU_LORA_BACKWARD, back = c->op == GPU_LORA_BACKWARD;
+    const int64_t r = c->rank;
+    floats(j, JOB_DENSE, c->dtype, c->rows * c->cols, true, false);
+    floats(j, JOB_A, c->dtype, c->m * (dx ? c->rows : c->cols), true, false);
+    floats(j, JOB_OUT, c->dtype, c->m * (dx ? c->cols : c->rows), false, true);
+    if (!gpu_is_lora(c->op)) return;
+    floats(j, JOB_LORA_A, c->dtype, r * c->cols, true, false), floats(j, JOB_LORA_B, c->dtype, c->rows * r, true, false);
+    floats(j, JOB_U, c->dtype, c->m * r, back, !back);
+    if (!back) return;
+    floats(j, JOB_X, c->dtype, c->m * c->cols, true, false), floats(j, JOB_DU, c->dtype, c->m * r, false, false);
+    floats(j, JOB_DA, FB_F32, r * c->cols, false, true), floats(j, JOB_DB, FB_F32, c->rows * r, false, true);
+}
+
 static bool layout_matrix(gpu_job *j, bool written, char *why)
 {
     const gpu_case *c = &j->c;
@@ -88,10 +105,8 @@ bool job_layout(gpu_job *j, const gpu_case *c, char why[TIMING_WHY])
         break;
     case GPU_GEMM:
     case GPU_GEMM_DX:
-        floats(j, JOB_DENSE, c->dtype, n, true, false);
-        floats(j, JOB_A, c->dtype, c->m * (c->op == GPU_GEMM ? c->cols : c->rows), true, false);
-        floats(j, JOB_OUT, c->dtype, c->m * (c->op == GPU_GEMM ? c->rows : c->cols), false, true);
-        return layout_matrix(j, false, why);
+    case GPU_LORA:
+    case GPU_LORA_BACKWARD: layout_products(j); return layout_matrix(j, false, why);
     case GPU_OP_COUNT: return fail(why, "no such operation");
     }
     floats(j, JOB_DENSE, c->dtype, n, true, true), floats(j, JOB_GRADS, c->dtype, n, true, false);
@@ -104,7 +119,7 @@ unsigned job_roles(const gpu_job *j)
     unsigned roles = 0;
     for (int r = 0; r < JOB_ROLES; r++)
         if (j->b[r].bytes) roles |= JOB_BIT(r);
-    return gpu_is_product(j->c.op) ? roles & ~JOB_BIT(JOB_DENSE) : roles;
+    return gpu_is_product(j->c.op) ? roles & ~(JOB_BIT(JOB_DENSE) | JOB_BIT(JOB_DU)) : roles;
 }
 
 work_cost job_cost(const gpu_job *j, unsigned roles)
@@ -115,7 +130,8 @@ work_cost job_cost(const gpu_job *j, unsigned roles)
             if (j->b[r].read) cost.read += (double)j->b[r].bytes;
             if (j->b[r].written) cost.written += (double)j->b[r].bytes;
         }
-    if (gpu_is_product(j->c.op)) cost.flops = 2.0 * (double)j->c.rows * (double)j->c.cols * (double)j->c.m;
+    const double n = (double)j->c.rows, k = (double)j->c.cols, small = (double)j->c.rank * (n + k) * (j->c.op == GPU_LORA_BACKWARD ? 2 : 1);
+    if (gpu_is_product(j->c.op)) cost.flops = 2.0 * (double)j->c.m * (n * k + small);
     return cost;
 }
 
@@ -178,6 +194,8 @@ static bool make_matrix_case(gpu_job *j, char *why)
     if (j->c.op == GPU_DEQUANTIZE) return make_wants(j, why);
     if (!gpu_is_product(j->c.op)) return true;
     j->b[JOB_A].initial = w->a;
+    if (gpu_is_lora(j->c.op)) j->b[JOB_LORA_A].initial = (void *)w->l.lora.a, j->b[JOB_LORA_B].initial = (void *)w->l.lora.b;
+    if (j->c.op == GPU_LORA_BACKWARD) j->b[JOB_X].initial = w->l.x, j->b[JOB_U].initial = w->l.u;
     void *dense = j->b[JOB_DENSE].initial = job_own(j, j->b[JOB_DENSE].bytes);
     if (!dense) return fail(why, "no memory for the dense weights");
     for (int64_t i = 0; i < f.rows * f.cols; i++) fb_store(dense, f.dtype, i, w->decoded[i]);
@@ -246,6 +264,7 @@ fb_status job_workspace(fb_context *ctx, const gpu_case *c, size_t *bytes)
     *bytes = 0;
     if (!gpu_is_4bit(c->op)) return FB_OK;
     fb_status status = matrix_of(c, none, &m);
+    if (status == FB_OK && gpu_is_lora(c->op)) return fb_lora_workspace_size(ctx, gpu_fb_case(c).op, &m, c->rank, c->m, c->dtype, bytes);
     return status == FB_OK ? fb_workspace_size(ctx, gpu_fb_case(c).op, &m, c->m, c->dtype, bytes) : status;
 }
 
@@ -253,6 +272,7 @@ fb_status job_call(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
 {
     int64_t n = c->rows * c->cols;
     fb_matrix m;
+    const fb_lora lora = {.rank = c->rank, .scale = 1, .a = p[JOB_LORA_A], .b = p[JOB_LORA_B]};
     if (gpu_is_4bit(c->op) && matrix_of(c, p, &m) != FB_OK) return FB_INVALID_ARGUMENT;
     switch (c->op) {
     case GPU_QUANTIZE: return fb_quantize(ctx, p[JOB_DENSE], c->dtype, &m);
@@ -265,6 +285,10 @@ fb_status job_call(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
                          p[JOB_V_ABSMAX]);
     case GPU_GEMM: return fb_gemm(ctx, &m, c->m, p[JOB_A], c->dtype, NULL, p[JOB_OUT], c->dtype);
     case GPU_GEMM_DX: return fb_gemm_dx(ctx, &m, c->m, p[JOB_A], c->dtype, p[JOB_OUT], c->dtype, false);
+    case GPU_LORA: return fb_lora_forward(ctx, &m, &lora, c->m, p[JOB_A], c->dtype, NULL, p[JOB_OUT], c->dtype, p[JOB_U]);
+    case GPU_LORA_BACKWARD:
+        return fb_lora_backward(ctx, &m, &lora, c->m, p[JOB_X], p[JOB_U], p[JOB_A], c->dtype, p[JOB_OUT], c->dtype, false, p[JOB_DA], p[JOB_DB],
+                                false);
     case GPU_OP_COUNT: break;
     }
     return FB_INVALID_ARGUMENT;

@@ -9,6 +9,9 @@
  *   adamw32      DENSE (parameters), GRADS, M, V -> DENSE, M, V    adamw8        and M_ABSMAX, V_ABSMAX; M and V bytes
  *   gemm         the matrix, A -> OUT                              gemm_dx       the same
  *                DENSE: the decoded weights, for contenders that multiply by those
+ *   lora         and LORA_A, LORA_B -> and U
+ *   lora_backward and LORA_A, LORA_B, X, U (A is dY) -> and DA, DB
+ *                DU: for contenders that keep it between two launches
  */
 #ifndef FOURBIT_BENCH_GPU_JOB_H
 #define FOURBIT_BENCH_GPU_JOB_H
@@ -24,6 +27,8 @@ typedef enum gpu_op {
     GPU_ADAMW8,
     GPU_GEMM,
     GPU_GEMM_DX,
+    GPU_LORA,
+    GPU_LORA_BACKWARD,
     GPU_OP_COUNT
 } gpu_op;
 
@@ -35,12 +40,15 @@ typedef struct gpu_case {
     int64_t rows, cols, m; /* 8-bit and AdamW: rows * cols elements */
     fb_dtype dtype;     /* of the dense side; AdamW: of parameters and gradients */
     unsigned sets;      /* CASE_QUICK, CASE_FULL */
+    int32_t rank;       /* LoRA's two; else 0 */
 } gpu_case;
 
 extern const gpu_case gpu_cases[]; /* ends with rows = -1 */
 
 const char *gpu_op_name(gpu_op op);
-bool gpu_is_product(gpu_op op);
+bool gpu_is_product(gpu_op op); /* LoRA's two among them */
+bool gpu_is_lora(gpu_op op);
+gpu_case gpu_base_case(const gpu_case *c); /* a LoRA layer without its adapter: its product with W; others as they are */
 bool gpu_is_4bit(gpu_op op);
 fb_case gpu_fb_case(const gpu_case *c); /* 4-bit operations */
 /* "dequantize/cuda/nf4/b64+dq/4096x4096", "adamw8/cuda/8bit/b256/16777216/fp32", "…/hot". */
@@ -49,6 +57,7 @@ void gpu_row_name(const gpu_case *c, const char *backend, bool hot, char *name, 
 typedef enum gpu_role {
     JOB_DENSE, JOB_CODES, JOB_ABSMAX, JOB_ABSMAX_CODES, JOB_NESTED, JOB_OFFSET, JOB_ZEROS,
     JOB_A, JOB_OUT, JOB_GRADS, JOB_M, JOB_V, JOB_M_ABSMAX, JOB_V_ABSMAX,
+    JOB_X, JOB_U, JOB_LORA_A, JOB_LORA_B, JOB_DA, JOB_DB, JOB_DU,
     JOB_ROLES
 } gpu_role;
 #define JOB_BIT(role) (1u << (role))
@@ -88,7 +97,8 @@ fb_status job_call(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
 /* Bytes of workspace it needs. */
 fb_status job_workspace(fb_context *ctx, const gpu_case *c, size_t *bytes);
 
-/* got: host copies of the roles that were written (others NULL). Bit for bit; products by work_check_product. */
+/* got: host copies of the roles that were written (others NULL). Bit for bit; products by work_check_product, a LoRA
+ * layer's by work_check_lora. */
 check_result job_check(gpu_job *j, const fb_context *ctx, void *const got[JOB_ROLES]);
 /* A peer's result: within its own rounding (README.md: "Peers"). */
 bool job_check_peer(const gpu_job *j, void *const got[JOB_ROLES], char why[TIMING_WHY]);

@@ -16,7 +16,7 @@ static const stop_rule full_rule = {.floor = 11, .ceiling = 101, .seconds = 2.0,
 /* Below this a launch's own 2 us would show, so calls are recorded and replayed; ours and every peer alike. */
 static const double short_seconds = 20e-6;
 
-enum { CONTENDERS = 4, CEILING_ROUNDS = 3 };
+enum { CONTENDERS = 5, CEILING_ROUNDS = 3 }; /* ours, cuBLAS twice, bitsandbytes; of LoRA: ours, the base, cuBLAS three times */
 
 typedef struct runner {
     const gpu_options *o;
@@ -42,13 +42,15 @@ typedef struct entrant {
     double bits;
     const gpu_runner *runner; /* for its clocks; NULL: another process has it */
     bool unsupported;
+    bool base; /* a LoRA layer without its adapter: a ratio on ours; a row only if it cannot run */
 } entrant;
 
 typedef struct field {
     entrant e[CONTENDERS];
     int count;
-    gpu_ours own;
-    gpu_dense dense, decoding;
+    gpu_ours own, base;
+    gpu_job plain; /* of base: the same buffers, borrowed */
+    gpu_dense dense, decoding, separate;
 } field;
 
 /* ---- which cases --------------------------------------------------------------------------------------------------------- */
@@ -100,6 +102,7 @@ static bool add_rows(runner *n, const entrant *e, int count, bool hot)
 {
     timing_stats ours = timing_summary(e[0].c.walls, e[0].c.samples);
     for (int i = 0; i < count; i++) {
+        if (e[i].base && !e[i].c.failed) continue;
         bench_row row = {.cost = e[i].cost, .bits_per_weight = e[i].bits, .hot = hot};
         snprintf(row.name, sizeof row.name, "%s%s", e[i].name, hot ? "/hot" : "");
         snprintf(row.label, sizeof row.label, "%s, %s: %.300s%s%s", hot ? "hot" : "cold", fb_dtype_name(n->job.c.dtype), e[i].how,
@@ -153,15 +156,31 @@ static bool is_short(const runner *n)
     return n->d->records && n->r.ceilings.copy_bw > 0 && (cost.read + cost.written) / n->r.ceilings.copy_bw < short_seconds;
 }
 
-static void enter_dense(runner *n, field *f, gpu_dense *p, const char *name, const char *how, bool dequantizes)
+/* The product inside a LoRA layer, in the same rounds: x_base is its time over the layer's. */
+static void enter_base(runner *n, field *f)
+{
+    char why[TIMING_WHY] = "";
+    f->plain = n->job;
+    f->plain.c = gpu_base_case(&n->job.c), f->plain.w.c = gpu_fb_case(&f->plain.c);
+    for (int r = JOB_X; r < JOB_ROLES; r++) f->plain.b[r].bytes = 0;
+    bool made = gpu_ours_make(&f->base, n->d, &f->plain, n->o->backend, n->o->call, why);
+    entrant *e = enter(n, f, "base", job_cost(&f->plain, job_roles(&f->plain)), &f->base.r);
+    f->base.r.recorded = is_short(n), f->base.r.clocks = n->clocks;
+    e->base = true, e->c.self = &f->base.r, e->c.run = gpu_run;
+    check_result checked = {.ok = false};
+    if (!made) disqualify(e, why);
+    else if (!(checked = gpu_ours_check(&f->base, &f->plain)).ok) disqualify(e, checked.text);
+}
+
+static void enter_dense(runner *n, field *f, gpu_dense *p, const char *name, const char *how, gpu_product by)
 {
     char why[TIMING_WHY] = "";
     void *got[JOB_ROLES];
-    bool made = gpu_dense_make(p, n->blas, n->d, &n->job, n->o->backend, dequantizes, why);
+    bool made = gpu_dense_make(p, n->blas, n->d, &n->job, n->o->backend, by, why);
     entrant *e = enter(n, f, name, made ? gpu_dense_cost(p) : (work_cost){0, 0, 0}, &p->r);
     p->r.recorded = is_short(n), p->r.clocks = n->clocks;
     e->c.self = &p->r, e->c.run = gpu_run;
-    if (!dequantizes) e->bits = 8.0 * (double)fb_dtype_size(n->job.c.dtype);
+    if (by == GPU_BY_DENSE) e->bits = 8.0 * (double)fb_dtype_size(n->job.c.dtype);
     snprintf(e->how, sizeof e->how, "%s", how);
     if (!made || !gpu_run_once(&p->r, got, why)) {
         disqualify(e, why);
@@ -223,8 +242,10 @@ static void enter_peers(runner *n, field *f)
 {
     char why[TIMING_WHY] = "";
     if (gpu_is_product(n->job.c.op) && n->blas) {
-        enter_dense(n, f, &f->dense, "cublas", "cuBLAS on decoded weights", false);
-        enter_dense(n, f, &f->decoding, "dequantize+cublas", "fourbit's dequantize, then cuBLAS", true);
+        enter_dense(n, f, &f->dense, "cublas", "cuBLAS on decoded weights", GPU_BY_DENSE);
+        enter_dense(n, f, &f->decoding, "dequantize+cublas", "fourbit's dequantize, then cuBLAS", GPU_BY_DEQUANTIZED);
+        if (gpu_is_lora(n->job.c.op))
+            enter_dense(n, f, &f->separate, "gemm+cublas", "fourbit's product with W, then cuBLAS for the adapter", GPU_BY_OURS);
     }
     if (n->peer && gpu_peer_does(&n->job.c, why)) enter_process(n, f);
 }
@@ -268,6 +289,7 @@ static bool run_case(runner *n, const gpu_case *c, const bool hots[2], int *done
     bool ok = true, ready = enter_ours(n, &f, c);
     entrant *own = &f.e[0];
     /* a kernel that does not exist yet still has peers to be measured against */
+    if (ready && gpu_is_lora(c->op) && !*n->stop) enter_base(n, &f);
     if ((ready || own->unsupported) && !*n->stop) enter_peers(n, &f);
     for (int hot = 0; hot < 2 && ok && !*n->stop; hot++) {
         if (!hots[hot]) continue;
@@ -281,8 +303,10 @@ static bool run_case(runner *n, const gpu_case *c, const bool hots[2], int *done
         report(n, (*done)++, total, own, hot);
     }
     gpu_ours_free(&f.own);
+    gpu_ours_free(&f.base);
     gpu_dense_free(&f.dense);
     gpu_dense_free(&f.decoding);
+    gpu_dense_free(&f.separate);
     return ok;
 }
 

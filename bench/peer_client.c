@@ -140,7 +140,8 @@ void peer_stop(peer_process *p)
 bool peer_does(const fb_case *c, char why[TIMING_WHY])
 {
     const char *no = NULL;
-    if (c->op == FB_OP_QUANTIZE) no = "its CPU library has no 4-bit quantizer (it quantizes with PyTorch operations)";
+    if (work_is_lora(c)) no = "its layer with an adapter is a chain of PyTorch operations";
+    else if (c->op == FB_OP_QUANTIZE) no = "its CPU library has no 4-bit quantizer (it quantizes with PyTorch operations)";
     else if (c->format != FB_NF4 && c->format != FB_FP4) no = "it has only NF4 and FP4";
     else if (c->cols % 2) no = "it needs an even number of columns";
     if (no) snprintf(why, TIMING_WHY, "%s", no);

@@ -8,7 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
-enum { ROW_NAME = 160, ROW_RATIOS = 4, ROW_TIMES = 128 };
+enum { ROW_NAME = 160, ROW_RATIOS = 6, ROW_TIMES = 128 };
 
 typedef enum row_verdict {
     ROW_TIMED = 0,

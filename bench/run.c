@@ -18,7 +18,7 @@ static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the
 static const stop_rule quick_rule = {.floor = 7, .ceiling = 31, .seconds = 1.0, .hard_seconds = 6, .spread = 0.02, .sample_seconds = 1e-3};
 static const stop_rule full_rule = {.floor = 11, .ceiling = 101, .seconds = 5.0, .hard_seconds = 60, .spread = 0.01, .sample_seconds = 5e-3};
 
-enum { MAX_CONTENDERS = 5, CEILING_ROUNDS = 5 }; /* cpu, plugin, three peers */
+enum { MAX_CONTENDERS = 5, CEILING_ROUNDS = 5 }; /* cpu, plugin, three peers; of LoRA: cpu, plugin, the base */
 
 typedef struct runner {
     const run_options *o;
@@ -41,6 +41,7 @@ typedef struct entrant {
     contender c;
     const char *peer;    /* NULL: ours, or a plugin: its failure fails the run */
     const char *backend; /* "cpu", "peer:openblas" ... */
+    bool base;           /* a LoRA layer without its adapter, by its own backend: a ratio on that row; a row only if it cannot run */
     char name[ROW_NAME], how[TIMING_WHY];
     work_cost cost;
     double bits_per_weight;
@@ -132,7 +133,7 @@ static void flag_if_above_roof(runner *n, bench_row *row)
 static void add_ratios(bench_row *row, const entrant *e, int count, int self)
 {
     for (int j = 0; j < count && row->ratios < ROW_RATIOS; j++) {
-        if (j == self || e[j].c.failed || e[j].c.samples == 0) continue;
+        if (j == self || e[j].c.failed || e[j].c.samples == 0 || (e[j].base && strcmp(e[j].backend, e[self].backend) != 0)) continue;
         snprintf(row->ratio[row->ratios].peer, sizeof row->ratio[0].peer, "%s", e[j].peer ? e[j].peer : e[j].backend);
         row->ratio[row->ratios++].x = timing_summary(e[j].c.walls, e[j].c.samples).median / row->stats.median;
     }
@@ -141,6 +142,7 @@ static void add_ratios(bench_row *row, const entrant *e, int count, int self)
 static bool add_rows(runner *n, const entrant *e, int count, bool hot)
 {
     for (int i = 0; i < count; i++) {
+        if (e[i].base && !e[i].c.failed) continue;
         bench_row row = blank_row(n, &e[i], hot);
         if (e[i].c.failed) {
             row.verdict = e[i].peer ? ROW_SKIPPED : ROW_FAILED;
@@ -219,6 +221,8 @@ typedef struct field {
     ours plugin_own;
     uint64_t plugin_hash;
     dense_peer dense, decoding;
+    work plain; /* LoRA: the same data, one product */
+    ours base;
 } field;
 
 static void enter_peers(runner *n, field *f)
@@ -241,12 +245,27 @@ static void enter_peers(runner *n, field *f)
     }
 }
 
+/* The product inside a LoRA layer, by the same backend in the same rounds: x_base is its time over the layer's. */
+static void enter_base(runner *n, field *f, fb_backend backend)
+{
+    char why[TIMING_WHY] = "";
+    check_result checked = {.ok = false};
+    bool made = work_share_base(&n->w, &f->plain, why);
+    entrant *e = enter(n, f->e, &f->count, "base", "base", made ? work_cost_of(&f->plain) : (work_cost){0}, n->w.sizes.bits_per_weight);
+    e->base = true, e->backend = fb_backend_name(backend);
+    e->c.self = &f->base, e->c.run = ours_run;
+    if (!made || !ours_init(&f->base, &f->plain, backend, n->o->ops, n->threads, why)) disqualify(e, why);
+    else if (!(checked = ours_check(&f->base)).ok) disqualify(e, checked.text);
+}
+
 static uint64_t digest(const work *w)
 {
-    const uint8_t *p = w->c.op == FB_OP_QUANTIZE ? w->q.codes : w->out;
-    size_t n = w->c.op == FB_OP_QUANTIZE ? w->sizes.codes : w->out_bytes;
+    work_output outputs[WORK_OUTPUTS];
+    work_outputs(w, outputs);
+    if (w->c.op == FB_OP_QUANTIZE) outputs[0] = (work_output){w->q.codes, w->sizes.codes};
     uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 1099511628211u;
+    for (int i = 0; i < WORK_OUTPUTS; i++)
+        for (size_t j = 0; j < outputs[i].bytes; j++) h = (h ^ ((const uint8_t *)outputs[i].data)[j]) * 1099511628211u;
     return h;
 }
 
@@ -310,6 +329,7 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
     own->hashed = checked.ok, own->output_hash = before;
     const bool joined = backend == FB_BACKEND_CPU && plugin_joins(n, c);
     if (checked.ok && joined) enter_plugin(n, &f);
+    if (checked.ok && work_is_lora(c) && !n->o->alone && !*n->stop) enter_base(n, &f, backend);
     if (checked.ok && backend == FB_BACKEND_CPU && !n->o->alone && !*n->stop) enter_peers(n, &f);
     for (int hot = 0; hot < 2 && ok && !*n->stop; hot++) {
         if (!hots[hot]) continue;
@@ -325,7 +345,9 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
     }
     ours_free(&f.own);
     ours_free(&f.plugin_own);
+    ours_free(&f.base);
     work_unshare(&f.plugins);
+    work_unshare(&f.plain);
     dense_peer_free(&f.dense);
     dense_peer_free(&f.decoding);
     return ok;

@@ -41,7 +41,7 @@ static void line(const results *r, const bench_row *row, const char *const *peer
 {
     parts p = split(row->name);
     double bytes = row->cost.read + row->cost.written, seconds = row->stats.median;
-    fprintf(to, "%-10s %-10s %-11s %-8s %-24s", p.op, p.backend, p.format, p.block, p.shape);
+    fprintf(to, "%-13s %-10s %-11s %-8s %-24s", p.op, p.backend, p.format, p.block, p.shape);
     if (!timed(row)) {
         fprintf(to, "  FAILED\n");
         return;
@@ -90,7 +90,7 @@ void results_table(const results *r, FILE *to)
 {
     const char *peers[ROW_RATIOS];
     int count = peers_of(r, peers), timed_rows = 0;
-    fprintf(to, "\n%-10s %-10s %-11s %-8s %-24s %10s %-17s %7s %6s %8s %6s", "op", "backend", "format", "block", "shape",
+    fprintf(to, "\n%-13s %-10s %-11s %-8s %-24s %10s %-17s %7s %6s %8s %6s", "op", "backend", "format", "block", "shape",
             "us p50", "[p10-p90]", "GB/s", "% copy", "TFLOP/s", "% peak");
     for (int i = 0; i < count; i++) fprintf(to, " x %s", peers[i]);
     fprintf(to, "\n");

@@ -87,7 +87,7 @@ static bool count_call(void *self, void *const p[JOB_ROLES], char why[TIMING_WHY
     return true;
 }
 
-static const gpu_case small = {GPU_DEQUANTIZE, FB_NF4, 64, false, 64, 64, 0, FB_BF16, CASE_QUICK};
+static const gpu_case small = {GPU_DEQUANTIZE, FB_NF4, 64, false, 64, 64, 0, FB_BF16, CASE_QUICK, 0};
 static gpu_job job;
 
 static gpu_runner counting(device *d, bool recorded)
@@ -266,26 +266,59 @@ static void test_peer_tolerance(void)
     gpu_release(got);
 }
 
+/* A layer's outputs as they are right, then with one of them off by more than a peer's rounding. */
+static void test_peer_tolerance_lora(void)
+{
+    static const struct { gpu_op op; gpu_role wrong; const char *said; } faults[] = {
+        {GPU_LORA, JOB_OUT, "from the product"}, {GPU_LORA_BACKWARD, JOB_OUT, "from the product"}, {GPU_LORA_BACKWARD, JOB_DA, "dA"}, {GPU_LORA_BACKWARD, JOB_DB, "dB"}};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        char why[TIMING_WHY] = "";
+        gpu_case c = {faults[i].op, FB_NF4, 64, false, 64, 128, 3, FB_BF16, CASE_QUICK, 4};
+        void *got[JOB_ROLES] = {0}, *p[JOB_ROLES];
+        fb_context ref;
+        fb_context_init(&ref, FB_BACKEND_REFERENCE);
+        CU_ASSERT_TRUE_FATAL(job_make(&job, &c, why));
+        for (int r = 0; r < JOB_ROLES; r++) {
+            if (job.b[r].written) got[r] = malloc(job.b[r].bytes);
+            p[r] = got[r] ? got[r] : job.b[r].initial;
+        }
+        CU_ASSERT_EQUAL(job_workspace(&ref, &c, &ref.workspace_bytes), FB_OK);
+        ref.workspace = job_own(&job, ref.workspace_bytes);
+        CU_ASSERT_EQUAL(job_call(&ref, &c, p), FB_OK);
+        CU_ASSERT_TRUE(job_check_peer(&job, got, why));
+        const job_buffer *b = &job.b[faults[i].wrong];
+        const int64_t n = (int64_t)(b->bytes / fb_dtype_size(b->dtype));
+        for (int64_t k = 0; k < n; k++) fb_store(got[faults[i].wrong], b->dtype, k, 1.05f * fb_load(got[faults[i].wrong], b->dtype, k));
+        CU_ASSERT_FALSE(job_check_peer(&job, got, why));
+        CU_ASSERT(strstr(why, faults[i].said) != NULL);
+        gpu_release(got);
+    }
+}
+
 static void test_peer_does(void)
 {
     char why[TIMING_WHY] = "";
     const struct { gpu_case c; bool does; } cases[] = {
-        {{GPU_QUANTIZE, FB_NF4, 64, false, 64, 64, 0, FB_BF16, 0}, true},  {{GPU_QUANTIZE, FB_NF4, 64, true, 64, 64, 0, FB_BF16, 0}, false},
-        {{GPU_DEQUANTIZE, FB_FP4, 64, true, 64, 64, 0, FB_BF16, 0}, true}, {{GPU_DEQUANTIZE, FB_INT4, 64, false, 64, 64, 0, FB_BF16, 0}, false},
-        {{GPU_GEMM, FB_NF4, 64, false, 64, 96, 1, FB_BF16, 0}, false},     {{GPU_GEMM_DX, FB_NF4, 64, false, 64, 64, 1, FB_BF16, 0}, false},
-        {{GPU_ADAMW8, FB_NF4, 256, false, 65536, 65536, 0, FB_BF16, 0}, false}};
+        {{GPU_QUANTIZE, FB_NF4, 64, false, 64, 64, 0, FB_BF16, 0, 0}, true},  {{GPU_QUANTIZE, FB_NF4, 64, true, 64, 64, 0, FB_BF16, 0, 0}, false},
+        {{GPU_DEQUANTIZE, FB_FP4, 64, true, 64, 64, 0, FB_BF16, 0, 0}, true}, {{GPU_DEQUANTIZE, FB_INT4, 64, false, 64, 64, 0, FB_BF16, 0, 0}, false},
+        {{GPU_GEMM, FB_NF4, 64, false, 64, 96, 1, FB_BF16, 0, 0}, false},     {{GPU_GEMM_DX, FB_NF4, 64, false, 64, 64, 1, FB_BF16, 0, 0}, false},
+        {{GPU_LORA, FB_NF4, 64, false, 64, 64, 1, FB_BF16, 0, 8}, false},
+        {{GPU_ADAMW8, FB_NF4, 256, false, 65536, 65536, 0, FB_BF16, 0, 0}, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) CU_ASSERT_EQUAL(gpu_peer_does(&cases[i].c, why), cases[i].does);
 }
 
 /* ---- whole runs ----------------------------------------------------------------------------------------------------------------- */
 
-#define TINY(op, format, block, dq, m, t) {op, format, block, dq, 96, 192, m, t, CASE_QUICK},
+#define TINY(op, format, block, dq, m, t) {op, format, block, dq, 96, 192, m, t, CASE_QUICK, 0},
+#define LAYER(op, dq, m, rank) {op, FB_NF4, 64, dq, 96, 192, m, FB_BF16, CASE_QUICK, rank},
 static const gpu_case tiny[] = {
     TINY(GPU_QUANTIZE, FB_NF4, 64, false, 0, FB_BF16) TINY(GPU_QUANTIZE, FB_INT4_AFFINE, 64, true, 0, FB_F16)
     TINY(GPU_DEQUANTIZE, FB_NF4, 64, true, 0, FB_BF16) TINY(GPU_QUANTIZE8, FB_NF4, 256, false, 0, FB_BF16)
     TINY(GPU_DEQUANTIZE8, FB_NF4, 256, false, 0, FB_F32) TINY(GPU_ADAMW32, FB_NF4, 0, false, 0, FB_BF16)
     TINY(GPU_ADAMW8, FB_NF4, FB_ADAMW_BLOCK, false, 0, FB_BF16) TINY(GPU_GEMM, FB_NF4, 64, false, 3, FB_BF16)
-    TINY(GPU_GEMM_DX, FB_NF4, 64, true, 2, FB_BF16) {GPU_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0}};
+    TINY(GPU_GEMM_DX, FB_NF4, 64, true, 2, FB_BF16)
+    LAYER(GPU_LORA, true, 5, 8) LAYER(GPU_LORA_BACKWARD, false, 4, 16)
+    {GPU_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0}};
 
 static const stop_rule brief = {.floor = 2, .ceiling = 3, .seconds = 0.1, .hard_seconds = 2, .spread = 1, .sample_seconds = 1e-5};
 static FILE *sink;
@@ -322,13 +355,18 @@ static void expect_rows(const char *operation_of_failures, size_t rows)
     json_decref(all);
 }
 
-enum { TINY_ROWS = 9 + 7 }; /* AdamW is never hot */
+enum { TINY_ROWS = 11 + 9 }; /* AdamW is never hot */
 
 static void test_run(void)
 {
     gpu_options o = run_of(FB_BACKEND_REFERENCE);
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_OK);
     expect_rows(NULL, TINY_ROWS);
+    json_t *all = results_of_run(), *row;
+    size_t i, with_base = 0;
+    json_array_foreach(json_object_get(all, "benchmarks"), i, row) with_base += json_number_value(json_object_get(row, "x_base")) > 0;
+    CU_ASSERT_EQUAL(with_base, 4); /* both layers, cold and hot */
+    json_decref(all);
     o.filter = "^adamw";
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_OK);
     expect_rows(NULL, 2);
@@ -372,6 +410,18 @@ static fb_status no_products(fb_context *ctx, const gpu_case *c, void *const p[J
     return FB_UNSUPPORTED;
 }
 
+static fb_status no_lora(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
+{
+    return gpu_is_lora(c->op) ? no_products(ctx, c, p) : job_call(ctx, c, p);
+}
+
+static fb_status wrong_gradient(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
+{
+    fb_status status = job_call(ctx, c, p);
+    if (c->op == GPU_LORA_BACKWARD) ((float *)p[JOB_DB])[5] += 1;
+    return status;
+}
+
 static fb_status writes_nothing(fb_context *ctx, const gpu_case *c, void *const p[JOB_ROLES])
 {
     return c->op == GPU_ADAMW8 ? FB_OK : job_call(ctx, c, p);
@@ -389,9 +439,15 @@ static void test_wrong_results(void)
     o.call = writes_nothing;
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_FAILED);
     expect_rows("adamw8/", TINY_ROWS);
-    o.call = no_products; /* not there is not wrong */
+    o.call = wrong_gradient;
+    CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_FAILED);
+    expect_rows("lora_backward/", TINY_ROWS);
+    o.call = no_lora; /* not there is not wrong */
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_OK);
-    expect_rows("gemm", TINY_ROWS);
+    expect_rows("lora", TINY_ROWS);
+    o.call = no_products, o.filter = "^gemm";
+    CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_OK);
+    expect_rows("gemm", 4);
 }
 
 static device *open_nothing(const char *kind, char why[DEVICE_TEXT])
@@ -472,7 +528,8 @@ static void test_peers_in_run(void)
 {
     gpu_options o = run_of(FB_BACKEND_REFERENCE);
     const struct { const char *fault, *peer; int rows, failed; } runs[] = {
-        {"", "/peer:bitsandbytes/", 7, 0},                   {"", "/peer:cublas/", 2, 0}, {"", "/peer:dequantize+cublas/", 2, 0},
+        {"", "/peer:bitsandbytes/", 7, 0},                   {"", "/peer:cublas/", 4, 0}, {"", "/peer:dequantize+cublas/", 4, 0},
+        {"", "/peer:gemm+cublas/", 2, 0},
         {"wrong", "/peer:bitsandbytes/", 7, 7}, {"exit", "/peer:bitsandbytes/", 7, 7}};
     o.open = open_pretender, o.peers = PLANTED_PEERS, o.peer_server = PLANTED_SERVER, o.filter = "[0-9]$|/fp16$|/fp32$";
     setenv("CUDA_HOME", PLANTED_PEERS, 1);
@@ -499,7 +556,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("gpu harness", NULL, NULL);
     struct { const char *name; CU_TestFunc test; } tests[] = {
         {"sets", test_sets}, {"samples", test_samples}, {"failing calls", test_failing_calls}, {"excess", test_excess}, {"NVML", test_nvml},
-        {"peer tolerance", test_peer_tolerance}, {"peer does", test_peer_does}, {"run", test_run}, {"run in executor", test_run_in_executor},
+        {"peer tolerance", test_peer_tolerance}, {"peer tolerance, LoRA", test_peer_tolerance_lora}, {"peer does", test_peer_does}, {"run", test_run}, {"run in executor", test_run_in_executor},
         {"wrong results", test_wrong_results}, {"no device", test_no_device}, {"interrupted", test_interrupted},
         {"clocks in rows", test_clocks_in_rows}, {"peers in run", test_peers_in_run}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

@@ -27,18 +27,19 @@ int cublasGetVersion_v2(void *handle, int *version) { return *version = 130000, 
 int cublasGemmEx(void *handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int at, int lda, const void *b, int bt, int ldb,
                  const void *beta, void *c, int ct, int ldc, int compute, int algorithm)
 {
-    fb_dtype t = at == 0 ? FB_F32 : at == 2 ? FB_F16 : FB_BF16;
+    fb_dtype t = at == 0 ? FB_F32 : at == 2 ? FB_F16 : FB_BF16, out = ct == 0 ? FB_F32 : t;
+    float old = *(const float *)beta;
     (void)handle;
-    if (at != bt || at != ct || compute != 68 || algorithm != -1 || *(const float *)alpha != 1 || *(const float *)beta != 0) return 7;
+    if (at != bt || (at != ct && ct != 0) || compute != 68 || algorithm != -1 || *(const float *)alpha != 1 || (old != 0 && old != 1)) return 7;
     if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m) return 7;
     if ((double)m * n * k > 1e9) return 0; /* the ceiling: nobody looks at its result */
     for (int j = 0; j < n; j++)
         for (int i = 0; i < m; i++) {
-            double sum = 0;
+            double sum = old != 0 ? (double)fb_load(c, out, (int64_t)j * ldc + i) : 0;
             for (int l = 0; l < k; l++)
                 sum += (double)fb_load(a, t, ta ? (int64_t)i * lda + l : (int64_t)l * lda + i) *
                        (double)fb_load(b, t, tb ? (int64_t)l * ldb + j : (int64_t)j * ldb + l);
-            fb_store(c, t, (int64_t)j * ldc + i, (float)sum);
+            fb_store(c, out, (int64_t)j * ldc + i, (float)sum);
         }
     return 0;
 }

@@ -15,11 +15,13 @@ static FILE *nowhere;
 /* ---- runs with planted kernels ------------------------------------------------------------------------------ */
 
 static const fb_case cases[] = {
-    {FB_OP_QUANTIZE, FB_NF4, 64, true, 64, 256, 0, FB_BF16, CASE_QUICK},
-    {FB_OP_DEQUANTIZE, FB_NF4, 64, false, 64, 256, 0, FB_BF16, CASE_QUICK},
-    {FB_OP_GEMM, FB_INT4_AFFINE, 32, false, 96, 256, 9, FB_BF16, CASE_QUICK},
-    {FB_OP_GEMM_DX, FB_FP4, 64, true, 96, 256, 3, FB_F32, CASE_QUICK},
-    {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0},
+    {FB_OP_QUANTIZE, FB_NF4, 64, true, 64, 256, 0, FB_BF16, CASE_QUICK, 0},
+    {FB_OP_DEQUANTIZE, FB_NF4, 64, false, 64, 256, 0, FB_BF16, CASE_QUICK, 0},
+    {FB_OP_GEMM, FB_INT4_AFFINE, 32, false, 96, 256, 9, FB_BF16, CASE_QUICK, 0},
+    {FB_OP_GEMM_DX, FB_FP4, 64, true, 96, 256, 3, FB_F32, CASE_QUICK, 0},
+    {FB_OP_LORA_FORWARD, FB_NF4, 64, true, 96, 256, 9, FB_BF16, CASE_QUICK, 8},
+    {FB_OP_LORA_BACKWARD, FB_NF4, 64, false, 96, 256, 5, FB_BF16, CASE_QUICK, 8},
+    {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0},
 };
 
 /* Nothing real reaches these; rounds says that measuring again is not worth it. */
@@ -55,11 +57,25 @@ static json_t *row_named(json_t *all, const char *name)
     return NULL;
 }
 
+/* Bytes and operations of a layer and its gradients, term by term; the product inside it was timed beside it. */
+static void expect_lora(json_t *all)
+{
+    json_t *forward = row_named(all, "lora/reference/nf4/b64+dq/M9_N96_K256_R8"), *backward = row_named(all, "lora_backward/reference/nf4/b64/M5_N96_K256_R8");
+    const double codes = 96 * 256 / 2, blocks = 96 * 256 / 64, ab = 8 * (96 + 256);
+    const double nested = blocks + 4 * 2 + 4; /* 384 blocks: two of the second level, and their offset */
+    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(forward, "bytes")), codes + nested + 2 * 9 * (256 + 96 + 8) + 2 * ab, 0);
+    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(forward, "flops")), 2.0 * 9 * (96 * 256 + ab), 0);
+    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(backward, "bytes")),
+                           codes + 4 * blocks + 2 * 5 * (96 + 256 + 8 + 256) + 2 * ab + 4 * ab, 0);
+    CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(backward, "flops")), 2.0 * 5 * (96 * 256 + 2 * ab), 0);
+    CU_ASSERT(json_number_value(json_object_get(forward, "x_base")) > 0 && json_number_value(json_object_get(backward, "x_base")) > 0);
+}
+
 static void test_right_kernels(void)
 {
     CU_ASSERT_EQUAL(run_with(&bench_library, NULL), RUN_OK);
     json_t *all = result(), *context = json_object_get(all, "context");
-    CU_ASSERT_EQUAL(json_array_size(json_object_get(all, "benchmarks")), 4);
+    CU_ASSERT_EQUAL(json_array_size(json_object_get(all, "benchmarks")), 6);
     CU_ASSERT(json_is_true(json_object_get(context, "complete")));
     CU_ASSERT(json_is_false(json_object_get(context, "interrupted")));
     CU_ASSERT_PTR_NOT_NULL(json_object_get(context, "commit"));
@@ -68,6 +84,8 @@ static void test_right_kernels(void)
     /* codes, fp32 scale and zero point a block; x and y in bf16 */
     CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "bytes")), 96 * 256 / 2 + 96 * 8 * 5 + 2 * 9 * (256 + 96), 0);
     CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "bits_per_weight")), 4 + 40 / 32.0, 1e-12);
+    CU_ASSERT_PTR_NULL(json_object_get(row, "x_base"));
+    expect_lora(all);
     double p50 = json_number_value(json_object_get(row, "p50_us"));
     CU_ASSERT(p50 > 0 && json_number_value(json_object_get(row, "samples")) >= 7);
     CU_ASSERT_DOUBLE_EQUAL(json_number_value(json_object_get(row, "real_time")), p50, 1e-6 * p50);
@@ -99,6 +117,30 @@ static fb_status one_wrong(fb_context *ctx, const fb_matrix *w, int64_t m, const
     fb_status status = fb_gemm_dx(ctx, w, m, dy, t, dx, xt, add);
     ((float *)dx)[300] *= -1;
     return status;
+}
+/* A layer that is wrong in one of its outputs each time: in the high half of a bf16, or of an fp32. */
+static int which_output;
+static fb_status wrong_forward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x, fb_dtype xt, const void *bias,
+                               void *y, fb_dtype yt, void *u)
+{
+    fb_status status = fb_lora_forward(ctx, w, lora, m, x, xt, bias, y, yt, u);
+    ((uint16_t *)(which_output ? u : y))[41] ^= 0x8040;
+    return status;
+}
+static fb_status wrong_backward(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x, const void *u, const void *dy,
+                                fb_dtype t, void *dx, fb_dtype xt, bool more, float *da, float *db, bool grads)
+{
+    fb_status status = fb_lora_backward(ctx, w, lora, m, x, u, dy, t, dx, xt, more, da, db, grads);
+    if (which_output == 0) ((uint16_t *)dx)[767] ^= 0x8040;
+    else (which_output == 1 ? da : db)[333] *= 1.01f;
+    return status;
+}
+static fb_status no_lora(fb_context *ctx, const fb_matrix *w, const fb_lora *lora, int64_t m, const void *x, fb_dtype xt, const void *bias, void *y,
+                         fb_dtype yt, void *u)
+{
+    (void)w, (void)lora, (void)m, (void)x, (void)xt, (void)bias, (void)y, (void)yt, (void)u;
+    snprintf(ctx->message, sizeof ctx->message, "planted refusal");
+    return FB_UNSUPPORTED;
 }
 static fb_status refusing(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
 {
@@ -144,6 +186,12 @@ static void test_wrong_kernels(void)
     expect_red(&ops, "^gemm/", "error_message", "FAILED: product");
     ops.gemm_dx = one_wrong;
     expect_red(&ops, "^gemm_dx", "error_message", "FAILED: product");
+    static const char *const forward[] = {"FAILED: product", "FAILED: U"}, *const backward[] = {"FAILED: product", "FAILED: dA", "FAILED: dB"};
+    ops.lora = wrong_forward, ops.lora_backward = wrong_backward;
+    for (which_output = 0; which_output < 2; which_output++) expect_red(&ops, "^lora/", "error_message", forward[which_output]);
+    for (which_output = 0; which_output < 3; which_output++) expect_red(&ops, "^lora_backward", "error_message", backward[which_output]);
+    ops.lora = no_lora;
+    expect_red(&ops, "^lora/", "error_message", "planted refusal");
     ops.dequantize = refusing;
     expect_red(&ops, "^dequantize", "error_message", "planted refusal");
     ops.dequantize = fickle;

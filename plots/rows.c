@@ -6,7 +6,7 @@
  * counters of bench/README.md (NaN where a row has none), one x_<peer> column for
  * each peer that any row was compared with, in alphabetical order.
  *
- * A product's shape gives m, n and k; a matrix's, ROWSxCOLS, gives n = rows and
+ * A product's shape gives m, n and k, a LoRA layer's the rank too (0 for all others); a matrix's, ROWSxCOLS, gives n = rows and
  * k = cols, as weights are W [n, k]; then m is 0.
  *
  * The whole file is read and checked before the first byte is written, so a
@@ -56,17 +56,18 @@ typedef struct case_name {
     char variant[NAME_MAX_BYTES];
     long block_size;
     bool double_quant;
-    double m, n, k;
+    double m, n, k, rank;
 } case_name;
 
-/* "M1_N4096_K11008" or "4096x11008"; the widths keep a silly number of digits from overflowing. */
+/* "M1_N4096_K11008", "M1_N4096_K11008_R16" or "4096x11008"; the widths keep a silly number of digits from overflowing. */
 static bool parse_shape(const char *s, case_name *c)
 {
-    long m, n, k;
-    int end = 0;
-    if (sscanf(s, "M%15ld_N%15ld_K%15ld%n", &m, &n, &k, &end) == 3 && s[end] == '\0') {
-        c->m = (double)m, c->n = (double)n, c->k = (double)k;
-        return m > 0 && n > 0 && k > 0;
+    long m, n, k, rank = 0;
+    int end = 0, more = 0;
+    if (sscanf(s, "M%15ld_N%15ld_K%15ld%n", &m, &n, &k, &end) == 3) {
+        if (sscanf(s + end, "_R%9ld%n", &rank, &more) == 1 && rank < 1) return false;
+        c->m = (double)m, c->n = (double)n, c->k = (double)k, c->rank = (double)rank;
+        return s[end + more] == '\0' && m > 0 && n > 0 && k > 0;
     }
     if (sscanf(s, "%15ldx%15ld%n", &n, &k, &end) == 2 && s[end] == '\0') {
         c->m = 0, c->n = (double)n, c->k = (double)k;
@@ -201,15 +202,15 @@ static void print_rows(const char *path, const json_t *rows, const peer_list *pe
 {
     size_t index;
     const json_t *row;
-    fputs("op\tbackend\tformat\tblock_size\tdq\tshape\tm\tn\tk\tvariant", stdout);
+    fputs("op\tbackend\tformat\tblock_size\tdq\tshape\tm\tn\tk\tvariant\trank", stdout);
     for (size_t i = 0; i < COUNTERS; i++) printf("\t%s", counters[i]);
     for (size_t i = 0; i < peers->count; i++) printf("\t%s", peers->name[i]);
     putchar('\n');
     json_array_foreach(rows, index, row) {
         case_name c = {0};
         if (classify(path, row, index, &c) != ROW_GOOD) continue;
-        printf("%s\t%s\t%s\t%ld\t%d\t%s\t%.0f\t%.0f\t%.0f\t%s", c.op, c.backend, c.format, c.block_size,
-               c.double_quant, c.shape, c.m, c.n, c.k, c.variant);
+        printf("%s\t%s\t%s\t%ld\t%d\t%s\t%.0f\t%.0f\t%.0f\t%s\t%.0f", c.op, c.backend, c.format, c.block_size,
+               c.double_quant, c.shape, c.m, c.n, c.k, c.variant, c.rank);
         for (size_t i = 0; i < COUNTERS; i++) print_number(json_object_get(row, counters[i]));
         for (size_t i = 0; i < peers->count; i++) print_number(json_object_get(row, peers->name[i]));
         putchar('\n');

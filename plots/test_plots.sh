@@ -60,10 +60,12 @@ check "the roof is min(bandwidth x intensity, peak)" awk -F '\t' '
 printf '{"context": {"z": 2.5, "nested": [1], "no": null}, "benchmarks": [%s]}' '
     {"name": "gemm/cpu/nf4/b64+dq/M1_N2_K3/fp32/iterations:5/manual_time/hot", "GB_s": 2, "x_some-peer": 3}, {"name": "gemm/cpu/nf4/b64+d/M1_N2_K3"},
     {"name": "gemm//nf4/b64/M1_N2_K3"}, {"name": "gemm/cpu/nf4/b99999999999999999999/M1_N2_K3"}, {"name": ""}, {"name": "gemm/cpu"},
+    {"name": "lora/cpu/nf4/b64/M1_N2_K3_R8"}, {"name": "lora/cpu/nf4/b64/M1_N2_K3_R"}, {"name": "lora/cpu/nf4/b64/M1_N2_K3_R0"},
     {"name": "quantize/cpu/nf4/b64/0x7"}, {"name": "quantize/cpu/nf4/b64/7x7", "run_type": "aggregate"}' > "$work/odd.json"
 "$FOURBIT_ROWS" "$work/odd.json" > "$work/odd.tsv" 2> "$work/log"
-check "names of another form are counted" says "1 rows; left out: 0 failed, 1 aggregates, 6 of other names"
-check "a row's name is taken apart" grep -Pq '^gemm\tcpu\tnf4\t64\t1\tM1_N2_K3\t1\t2\t3\tfp32/hot\tNaN\tNaN\t2\tNaN.*\t3$' "$work/odd.tsv"
+check "names of another form are counted" says "2 rows; left out: 0 failed, 1 aggregates, 8 of other names"
+check "a row's name is taken apart" grep -Pq '^gemm\tcpu\tnf4\t64\t1\tM1_N2_K3\t1\t2\t3\tfp32/hot\t0\tNaN\tNaN\t2\tNaN.*\t3$' "$work/odd.tsv"
+check "a layer's rank is its own column" grep -Pq '^lora\tcpu\tnf4\t64\t0\tM1_N2_K3_R8\t1\t2\t3\t-\t8\tNaN' "$work/odd.tsv"
 check "context: scalars only" [ "$("$FOURBIT_ROWS" --context "$work/odd.json")" = "z	2.5" ]
 sed -n '1p; 2s/^gaussian/"a ""name"", with\n commas"/p; s/^gaussian,[0-9]*,[0-9]*/TOTAL,,/p' "$data/error.csv" > "$work/total.csv"
 check "a checkpoint's table: TOTAL without a shape, names in quotes" run 0 error "$work/total.csv" "$work/g"

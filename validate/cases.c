@@ -9,9 +9,12 @@
 #define D FB_OP_DEQUANTIZE
 #define G FB_OP_GEMM
 #define X FB_OP_GEMM_DX
+#define L FB_OP_LORA_FORWARD
+#define B FB_OP_LORA_BACKWARD
 
 /* clang-format off */
-#define CASE(op, format, block, dq, rows, cols, m, dtype, sets) {op, format, block, dq, rows, cols, m, dtype, sets},
+#define CASE(op, format, block, dq, rows, cols, m, dtype, sets) {op, format, block, dq, rows, cols, m, dtype, sets, 0},
+#define LORA(op, format, dq, rows, cols, m, rank, sets) {op, format, 64, dq, rows, cols, m, FB_BF16, sets, rank},
 
 #define FORMATS(op, block, dq, rows, cols, m, dtype, sets) \
     CASE(op, FB_NF4, block, dq, rows, cols, m, dtype, sets) CASE(op, FB_FP4, block, dq, rows, cols, m, dtype, sets) \
@@ -116,7 +119,13 @@ const fb_case fb_cases[] = {
     BENCH_MS(X, FB_NF4, true, 4096, 4096, CASE_FULL)
     BENCH_MS(X, FB_NF4, false, 4096, 11008, CASE_FULL)
 
-    {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0},
+    LORA(L, FB_NF4, false, 4096, 4096, 1, 16, QF)          LORA(L, FB_NF4, false, 4096, 4096, 256, 16, QF)
+    LORA(L, FB_NF4, true, 4096, 4096, 16, 16, CASE_FULL)   LORA(L, FB_NF4, true, 4096, 4096, 256, 8, CASE_FULL)
+    LORA(L, FB_NF4, true, 4096, 4096, 256, 64, CASE_FULL)  LORA(L, FB_NF4, true, 4096, 4096, 256, 256, CASE_FULL)
+    LORA(B, FB_NF4, false, 4096, 4096, 64, 16, QF)         LORA(B, FB_NF4, false, 4096, 4096, 1, 16, CASE_FULL)
+    LORA(B, FB_NF4, false, 4096, 4096, 256, 16, CASE_FULL) LORA(B, FB_NF4, true, 4096, 4096, 256, 64, CASE_FULL)
+
+    {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0},
 };
 /* clang-format on */
 
@@ -130,10 +139,12 @@ const char *fb_op_name(fb_op op)
 void fb_case_name(const fb_case *c, char *text, size_t size)
 {
     char shape[96];
-    if (c->op == FB_OP_GEMM || c->op == FB_OP_GEMM_DX)
-        snprintf(shape, sizeof shape, "M%" PRId64 "_N%" PRId64 "_K%" PRId64, c->m, c->rows, c->cols);
-    else
+    int n = 0;
+    if (c->op == FB_OP_QUANTIZE || c->op == FB_OP_DEQUANTIZE)
         snprintf(shape, sizeof shape, "%" PRId64 "x%" PRId64, c->rows, c->cols);
+    else
+        n = snprintf(shape, sizeof shape, "M%" PRId64 "_N%" PRId64 "_K%" PRId64, c->m, c->rows, c->cols);
+    if (c->rank) snprintf(shape + n, sizeof shape - (size_t)n, "_R%d", c->rank);
     snprintf(text, size, "%s/%s/b%d%s/%s%s%s", fb_op_name(c->op), fb_format_name(c->format), c->block_size,
              c->double_quant ? "+dq" : "", shape, c->dtype == FB_BF16 ? "" : "/",
              c->dtype == FB_BF16 ? "" : fb_dtype_name(c->dtype));

@@ -146,17 +146,18 @@ static double through(double v, fb_dtype t)
     return (double)fb_load(&cell, t, 0);
 }
 
-/* dU [m, rank] in double, and how far a backend's may be from it. */
-static void make_du(const check_lora *c, const forward_operands *o, double *du, double *slack)
+void check_lora_du(const fb_lora *lora, int64_t rows, int64_t m, const void *dy, fb_dtype t, double *du, double *slack)
 {
-    check_product p = {.m = c->m, .p = c->lora->rank, .l = c->w->rows, .a = c->dy, .a_dtype = c->dtype, .weights = o->bt,
-                       .factor = &o->factor};
+    const float factor = factor_of(lora);
+    double *b = doubles(lora->b, t, rows * lora->rank), *bt = transposed(b, rows, lora->rank);
+    check_product p = {.m = m, .p = lora->rank, .l = rows, .a = dy, .a_dtype = t, .weights = bt, .factor = &factor};
     for (int64_t i = 0; i < p.m * p.p; i++) {
         const check_sum s = check_element(&p, i);
-        const double low = through(s.value - s.error, c->dtype), high = through(s.value + s.error, c->dtype);
+        const double low = through(s.value - s.error, t), high = through(s.value + s.error, t);
         du[i] = s.value;
         slack[i] = fmax(s.error, fmax(s.value - low, high - s.value));
     }
+    free(b), free(bt);
 }
 
 void check_lora_backward(const check_lora *c, check_result results[CHECK_LORA_BACKWARD])
@@ -168,7 +169,7 @@ void check_lora_backward(const check_lora *c, check_result results[CHECK_LORA_BA
     forward_operands o = operands_new(c, c->weights);
     double *u = doubles(c->u, c->dtype, m * rank), *z = doubles(o.z, c->dtype, m * cols), *dy = doubles(c->dy, c->dtype, m * rows);
     double *du = allocate(m * rank, sizeof *du), *slack = allocate(m * rank, sizeof *slack);
-    make_du(c, &o, du, slack);
+    check_lora_du(c->lora, rows, m, c->dy, c->dtype, du, slack);
     double *dut = transposed(du, m, rank), *slack_t = transposed(slack, m, rank), *dyt = transposed(dy, m, rows);
 
     const check_product products[] = {

@@ -34,6 +34,8 @@ typedef struct check_lora {
 enum { CHECK_LORA_FORWARD = 2, CHECK_LORA_BACKWARD = 3 };
 void check_lora_forward(const check_lora *c, check_result results[CHECK_LORA_FORWARD]);   /* U, Y */
 void check_lora_backward(const check_lora *c, check_result results[CHECK_LORA_BACKWARD]); /* dA, dB, dX */
+/* dU [m, rank] in double from dY [m, rows] and lora->b, both of type t, and how far a backend's may be from it. */
+void check_lora_du(const fb_lora *lora, int64_t rows, int64_t m, const void *dy, fb_dtype t, double *du, double *slack);
 /* Y against weights and U that were never rounded: check.h's level 3. */
 check_result check_lora_level3(const check_lora *c);
 

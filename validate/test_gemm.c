@@ -102,7 +102,7 @@ static void end_to_end(void)
     for (int format = 0; format < FB_FORMAT_COUNT; format++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++)
             for (int64_t m = 1; m <= 16; m *= 16) {
-                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, false, 128, 512, m, (fb_dtype)t, CASE_TEST};
+                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, false, 128, 512, m, (fb_dtype)t, CASE_TEST, 0};
                 gemm_run r;
                 run_new(&r, &c, (fb_dtype)t, INPUT_GAUSSIAN);
                 run_call(&r, 0, "end to end");
@@ -120,7 +120,7 @@ static void every_input(void)
         for (int i = 0; i < 3; i++)
             for (int t = 0; t < FB_DTYPE_COUNT; t++) {
                 if (kind == INPUT_LARGEST) continue; /* sums overflow or not by their order */
-                fb_case c = {FB_OP_GEMM, (fb_format)((i + t) % FB_FORMAT_COUNT), 64, i == 1, 21, (kind + t) % 2 ? 224 : 203, ms[i], (fb_dtype)t, CASE_TEST};
+                fb_case c = {FB_OP_GEMM, (fb_format)((i + t) % FB_FORMAT_COUNT), 64, i == 1, 21, (kind + t) % 2 ? 224 : 203, ms[i], (fb_dtype)t, CASE_TEST, 0};
                 gemm_run r;
                 run_new(&r, &c, FB_F32, (input_kind)kind);
                 run_call(&r, 0, input_name((input_kind)kind));
@@ -137,7 +137,7 @@ static void one_hot(void)
     for (int format = 0; format < FB_FORMAT_COUNT; format++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++)
             for (int i = 0; i < 4; i++) {
-                fb_case c = {FB_OP_GEMM, (fb_format)format, i % 2 ? 32 : 128, i > 1, 19, (i + format) % 2 ? 131 : 160, ms[i], (fb_dtype)t, CASE_TEST};
+                fb_case c = {FB_OP_GEMM, (fb_format)format, i % 2 ? 32 : 128, i > 1, 19, (i + format) % 2 ? 131 : 160, ms[i], (fb_dtype)t, CASE_TEST, 0};
                 gemm_run r;
                 run_new(&r, &c, (fb_dtype)t, INPUT_GAUSSIAN);
                 input_one_hot(r.x.data, r.t, r.m, c.cols, 60);
@@ -164,7 +164,7 @@ static void codes_and_codebooks(void)
     for (int64_t m = 1; m <= 9; m += 4)
         for (int custom = 0; custom < 2; custom++)
             for (int format = 0; format < FB_FORMAT_COUNT; format++) {
-                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, true, 31, m == 5 ? 260 : 288, m, FB_BF16, CASE_TEST};
+                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, true, 31, m == 5 ? 260 : 288, m, FB_BF16, CASE_TEST, 0};
                 gemm_run r;
                 run_new(&r, &c, FB_F32, INPUT_GAUSSIAN);
                 suite_random_matrix(&r.w, 55);
@@ -183,7 +183,7 @@ static void threads(void)
 {
     static const int64_t ms[] = {1, 4, 33};
     for (int i = 0; i < 3; i++) {
-        fb_case c = {FB_OP_GEMM, FB_NF4, 64, i == 1, 259, i == 1 ? 1030 : 1056, ms[i], FB_BF16, CASE_TEST};
+        fb_case c = {FB_OP_GEMM, FB_NF4, 64, i == 1, 259, i == 1 ? 1030 : 1056, ms[i], FB_BF16, CASE_TEST, 0};
         gemm_run r;
         run_new(&r, &c, FB_F32, INPUT_GAUSSIAN);
         run_call(&r, 1, "1 thread");
@@ -208,7 +208,7 @@ static void batch_invariant(void)
     }
     for (int i = 0; i < 6; i++) {
         const int64_t cols[] = {1056, 544, 331}; /* several steps; half a step over; no fast path */
-        fb_case c = {FB_OP_GEMM, (fb_format)(i % FB_FORMAT_COUNT), 64, i % 2 == 0, 70, cols[i % 3], most, (fb_dtype)(i % FB_DTYPE_COUNT), CASE_TEST};
+        fb_case c = {FB_OP_GEMM, (fb_format)(i % FB_FORMAT_COUNT), 64, i % 2 == 0, 70, cols[i % 3], most, (fb_dtype)(i % FB_DTYPE_COUNT), CASE_TEST, 0};
         gemm_run r;
         run_new(&r, &c, FB_F32, INPUT_GAUSSIAN);
         r.flags = FB_BATCH_INVARIANT;

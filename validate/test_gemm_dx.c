@@ -66,7 +66,7 @@ static void every_input(void)
     for (int kind = 0; kind < INPUT_KIND_COUNT; kind++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++) {
             if (kind == INPUT_LARGEST) continue; /* sums overflow or not by their order */
-            fb_case c = {FB_OP_GEMM_DX, (fb_format)(kind % FB_FORMAT_COUNT), 64, t == 1, 71, 133, 5, (fb_dtype)t, CASE_TEST};
+            fb_case c = {FB_OP_GEMM_DX, (fb_format)(kind % FB_FORMAT_COUNT), 64, t == 1, 71, 133, 5, (fb_dtype)t, CASE_TEST, 0};
             check_one(&c, (fb_dtype)t, t == 2, (input_kind)kind, 0);
         }
 }
@@ -83,7 +83,7 @@ static void whole_tiles(void)
         for (int format = 0; format < FB_FORMAT_COUNT; format++, i++) {
             if (suite_scale() < 1 && i % 2) continue;
             fb_case c = {FB_OP_GEMM_DX, (fb_format)format, shapes[s].block, shapes[s].double_quant, shapes[s].n, shapes[s].k, shapes[s].m,
-                         i / 2 % 2 ? FB_F16 : FB_BF16, CASE_TEST};
+                         i / 2 % 2 ? FB_F16 : FB_BF16, CASE_TEST, 0};
             check_one(&c, i % 3 ? c.dtype : FB_F32, i / 3 % 2, INPUT_GAUSSIAN, 0);
         }
 }

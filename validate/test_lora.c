@@ -173,14 +173,14 @@ static void every_case(void)
     }
 }
 
-static const fb_case usual = {FB_OP_LORA_FORWARD, FB_NF4, 64, false, 72, 160, 6, FB_F32, CASE_TEST};
+static const fb_case usual = {FB_OP_LORA_FORWARD, FB_NF4, 64, false, 72, 160, 6, FB_F32, CASE_TEST, 0};
 
 static void every_input(void)
 {
     for (int kind = 0; kind < INPUT_KIND_COUNT; kind++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++) {
             if (kind == INPUT_LARGEST) continue; /* sums overflow or not by their order */
-            fb_case c = {FB_OP_LORA_FORWARD, (fb_format)((kind + t) % FB_FORMAT_COUNT), 64, t == 1, 37, 203, 5, (fb_dtype)t, CASE_TEST};
+            fb_case c = {FB_OP_LORA_FORWARD, (fb_format)((kind + t) % FB_FORMAT_COUNT), 64, t == 1, 37, 203, 5, (fb_dtype)t, CASE_TEST, 0};
             layer l;
             layer_new(&l, &c, 8, t == 0 ? 0.0f : 0.25f, FB_F32, (input_kind)kind);
             l.lora.scale = t == FB_F16 ? 0x1p-14f : 0.5f; /* U and dU within fp16 */
@@ -194,7 +194,7 @@ static void end_to_end(void)
 {
     for (int format = 0; format < FB_FORMAT_COUNT; format++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++) {
-            fb_case c = {FB_OP_LORA_FORWARD, (fb_format)format, 64, false, 128, 512, 16, (fb_dtype)t, CASE_TEST};
+            fb_case c = {FB_OP_LORA_FORWARD, (fb_format)format, 64, false, 128, 512, 16, (fb_dtype)t, CASE_TEST, 0};
             layer l;
             layer_new(&l, &c, 16, 0.1f, (fb_dtype)t, INPUT_GAUSSIAN);
             forward(&l, "end to end", false, 0);
@@ -406,7 +406,7 @@ static void threads(void)
 {
     static const int64_t ms[] = {1, 4, 70};
     for (int i = 0; i < 3; i++) {
-        fb_case c = {FB_OP_LORA_FORWARD, FB_NF4, 64, i == 1, 259, 1030, ms[i], FB_BF16, CASE_TEST};
+        fb_case c = {FB_OP_LORA_FORWARD, FB_NF4, 64, i == 1, 259, 1030, ms[i], FB_BF16, CASE_TEST, 0};
         layer l;
         layer_new(&l, &c, 16, 0.1f, FB_F32, INPUT_GAUSSIAN);
         guard *outs[] = {&l.u, &l.y, &l.da, &l.db, &l.dx}, first[5];

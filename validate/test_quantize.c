@@ -57,7 +57,7 @@ static void every_input(void)
         for (int format = 0; format < FB_FORMAT_COUNT; format++)
             for (int t = 0; t < FB_DTYPE_COUNT; t++)
                 for (int32_t block = 32; block <= 4096; block *= 8) {
-                    fb_case c = {FB_OP_QUANTIZE, (fb_format)format, block, kind % 2, 67, 139, 0, (fb_dtype)t, CASE_TEST};
+                    fb_case c = {FB_OP_QUANTIZE, (fb_format)format, block, kind % 2, 67, 139, 0, (fb_dtype)t, CASE_TEST, 0};
                     check_case(&c, (input_kind)kind, 3);
                 }
 }

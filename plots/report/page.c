@@ -290,6 +290,8 @@ static const struct { const char *op, *about; } operations[] = {
     {"dequantize", "4-bit codes and scales to dense weights. Reads the quantized matrix, writes the dense one: memory is its roof."},
     {"gemm", "Y = X\xc2\xb7W\xe1\xb5\x80 on weights that stay quantized (M = 1: one token). Reads them once; memory is the roof at small M, arithmetic at large."},
     {"gemm_dx", "dX = dY\xc2\xb7W, the backward pass through frozen quantized weights."},
+    {"lora", "A layer with a low-rank adapter: gemm's product and the adapter's in one call; x base is gemm's time over it."},
+    {"lora_backward", "Its gradients dX, dA and dB in one call; x base is gemm_dx's time over it."},
     {"other", "Rows with names of another form."}};
 
 static void state_cell(const report *r, const bench_row *row, FILE *to)
