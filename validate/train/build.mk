@@ -12,6 +12,14 @@ $(BUILD)/validate/train/ops_cpu.o: EXTRA_FLAGS = -O3 $(OPENMP) $(shell pkg-confi
 $(BUILD)/validate/train/ops_cpu_portable.o: EXTRA_FLAGS = -O3 $(OPENMP) -fno-trapping-math
 $(BUILD)/validate/train/ops_cpu_avx2.o: EXTRA_FLAGS = -O3 $(OPENMP) -fno-trapping-math -mavx2
 
+# The decoder's operations on CUDA, compiled twice as the library's kernels are (kernels/cuda/build.mk).
+TRAIN_CUDA_SOURCES := $(wildcard validate/train/ops_cuda*.cu)
+TRAIN_SIMT_OBJS    := $(TRAIN_CUDA_SOURCES:%.cu=$(BUILD)/simt/%.o)
+$(TRAIN_SIMT_OBJS): $(BUILD)/simt/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -MMD -MP -c $< -o $@
+
 # The gradient check: model and reference once more, in double.
 TRAIN_DOUBLE := $(addprefix $(BUILD)/validate/train/double/,model.o memory.o weights.o quantize_base.o linear.o model_run.o ops_reference.o \
                   test_gradient.o)
@@ -36,6 +44,21 @@ $(BUILD)/validate/test_train: $(addprefix $(BUILD)/validate/train/,test_train.o 
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -lcunit $(TRAIN_LIBS) -o $@
 TESTS += $(BUILD)/validate/test_train
+
+# The CUDA operations, and training steps on them, in the executor. Not under sanitizers, which do not know its stack switches.
+$(BUILD)/validate/train/test_cuda_device.o: validate/train/test_cuda_device.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_CORE_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/validate/train/test_cuda_planted.o: validate/train/test_cuda_planted.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX $<)
+	$(Q)$(CXX) $(CPPFLAGS) -DFB_SIMT=1 $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
+                                   $(TRAIN_OBJS) $(TRAIN_SIMT_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) -Wl,--wrap=_ZN4simt7executeERKNS_10InvocationE $^ -lcunit $(TRAIN_LIBS) -ldl -o $@
+TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_train_cuda)
 
 # Threads that wait sleep: on a machine that does other work as well, spinning at the end of each loop made a step five times
 # as long. OMP_WAIT_POLICY=active brings the spinning back.

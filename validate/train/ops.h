@@ -3,7 +3,7 @@
  *   ops_reference.c   double inside, one rounding at the end of each output: what the others are held against. Compiled a
  *                     second time with LM_DOUBLE for the gradient check
  *   ops_cpu.c         threads over independent outputs, loops that the compiler vectorises; dense products by OpenBLAS
- *   ops_cuda.cu       the same on a GPU, dense products by cuBLAS; the SIMT executor runs it in the tests
+ *   ops_cuda*.cu      the same on a GPU; the SIMT executor runs them in the tests
  *
  * The same input gives the same bits, whatever the number of threads: what is summed over rows is summed by one thread, or
  * in chunks whose size does not depend on the threads.
@@ -14,7 +14,13 @@
 #ifndef FOURBIT_TRAIN_OPS_H
 #define FOURBIT_TRAIN_OPS_H
 
+#ifdef __cplusplus /* the CUDA sources: they know no model */
+#include "fourbit.h"
+typedef float lm_real;
+extern "C" {
+#else
 #include "model.h"
+#endif
 
 /* Causal attention over [batch, seq, heads, head_dim] queries and [batch, seq, kv_heads, head_dim] keys and values. */
 typedef struct lm_attention {
@@ -80,4 +86,7 @@ const lm_ops *lm_cpu_ops(void);
 const lm_ops *lm_backend_ops(fb_backend backend, char why[FB_MESSAGE_SIZE]);
 #endif
 
+#ifdef __cplusplus
+}
+#endif
 #endif

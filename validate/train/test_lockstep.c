@@ -11,7 +11,8 @@
  *   its gradient      dx: (d + 12) u (s |dy w| + s^3 |x| sum |dy w x| / d) + 2u |dx|;  dw: (n + 6) u (|before| + sum |dy x s|)
  *   rope              6u (|a c| + |b s|)
  *   attention         a score errs by F = (head_dim + 6) u scale sum |q||k| + 4u |score|, so a probability by 2 F + 8u + (keys + 4) u
- *                     relative, F the row's largest; out: sum p|v| of (that + (keys + 4) u); log_sum: F + (keys + 8) u + 2u |log_sum|
+ *                     relative, F the row's largest; out: sum p|v| of (that + (keys + 4) u); log_sum: F + (keys + 8) u + 2u |log_sum|;
+ *                     6u more for each 32 keys: CUDA scales its sums down where a tile brings a larger score
  *   its gradient      p as above (e = F + 2u |log_sum| + 8u), dS: scale p (e |dP - delta| + (head_dim + 6) u (sum |dout v| + sum |dout out|));
  *                     dq, dk: sum of those times |k|, |q| and (terms + 4) u sum |dS k|; dv: sum p |dout| (e + (terms + 4) u)
  *   swiglu            16u |out|;  gradient: 16u |d u| s (1 + |g|), as 1 - s errs by u;  16u |d g s|
@@ -207,10 +208,10 @@ static fb_status attention(fb_context *ctx, const lm_attention *a, const float *
     FOR_ROWS(a, b, h, i)
     {
         row r = row_of(a, q, k, b, h, i, p, p + a->seq);
-        double keys = (double)(i + 1), relative = 2 * r.worst + 8 * u + 2 * (keys + 4) * u;
+        double keys = (double)(i + 1), shrinks = 6 * u * (keys / 32 + 1), relative = 2 * r.worst + 8 * u + 2 * (keys + 4) * u + shrinks;
         for (int64_t c = 0; c < d; c++)
             for (int64_t j = 0; j <= i; j++) limit[r.q + c] += relative * p[j] * size(v[r.kv + j * r.stride + c]);
-        log_limit[r.at] = r.worst + (keys + 8) * u + 2 * u * size(want_log[r.at]);
+        log_limit[r.at] = r.worst + (keys + 8) * u + 2 * u * size(want_log[r.at]) + shrinks;
     }
     hold(count_of("attention"), out, want, limit, n);
     hold(count_of("attention"), log_sum, want_log, log_limit, rows);
