@@ -6,4 +6,6 @@ $(BUILD)/kernels/cpu/%_avx2.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/%_avx512.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq \
     $(if $(EMULATED),-DFOURBIT_BOCHS)
 
+$(BUILD)/kernels/cpu/%_avx512bf16.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
+
 -include kernels/cuda/build.mk

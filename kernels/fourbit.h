@@ -233,7 +233,8 @@ fb_status fb_adamw8(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *par
  * by shape; the validation asks, and checks against the product it declares. */
 typedef enum fb_weights {
     FB_WEIGHTS_ROUNDED = 0,
-    FB_WEIGHTS_EXACT
+    FB_WEIGHTS_EXACT,
+    FB_WEIGHTS_FLUSHED /* rounded to bf16, and any operand or sum below 2^-126 counts as zero (AVX512-BF16, AMX) */
 } fb_weights;
 fb_weights fb_gemm_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype x_dtype);
 fb_weights fb_gemm_dx_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype dy_dtype);

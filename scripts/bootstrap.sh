@@ -73,6 +73,7 @@ NVIDIA GPU: CUDA kernels are run|has_command nvidia-smi && nvidia-smi -L
 clang: make fuzz, second compiler|has_command clang
 AVX2|grep -qw avx2 /proc/cpuinfo
 AVX-512 (F, BW, DQ, VL)|grep -qw avx512bw /proc/cpuinfo && grep -qw avx512vl /proc/cpuinfo
+AVX512-BF16|grep -qw avx512_bf16 /proc/cpuinfo
 AMX bf16|grep -qw amx_bf16 /proc/cpuinfo
 LIST
 }

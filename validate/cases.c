@@ -61,6 +61,7 @@
     DTYPES(op, 128, true, 48, 1024, 1, CASE_TEST)         DTYPES(op, 64, false, 17, 2051, 2, CASE_TEST) \
     DTYPES(op, 64, true, 67, 256, 17, CASE_TEST) \
     CASE(op, FB_NF4, 64, true, 203, 300, 9, FB_BF16, CASE_TEST) CASE(op, FB_NF4, 128, false, 100, 70, 600, FB_BF16, CASE_TEST) \
+    CASE(op, FB_NF4, 64, true, 45, 1131, 37, FB_BF16, CASE_TEST) CASE(op, FB_INT4_AFFINE, 32, false, 1100, 75, 21, FB_BF16, CASE_TEST) \
     CASE(op, FB_NF4, 64, false, 67, 4160, 2, FB_BF16, CASE_TEST) CASE(op, FB_INT4_AFFINE, 32, true, 139, 1056, 1, FB_F32, CASE_TEST) \
     MS(op, FB_NF4, 64, false, 40, 320, FB_BF16, CASE_TEST) MS(op, FB_NF4, 64, true, 37, 131, FB_BF16, CASE_TEST) \
     MS(op, FB_FP4, 32, false, 35, 192, FB_F16, CASE_TEST) MS(op, FB_INT4, 128, false, 33, 384, FB_F32, CASE_TEST) \
@@ -106,6 +107,11 @@ const fb_case fb_cases[] = {
     CASE(G, FB_INT4_AFFINE, 64, false, 4096, 4096, 1, FB_BF16, QF)
     CASE(G, FB_NF4, 64, false, 512, 512, 1, FB_BF16, QF)
     CASE(G, FB_NF4, 64, false, 8192, 8192, 1, FB_BF16, QF)
+    CASE(G, FB_NF4, 64, true, 8192, 8192, 1, FB_BF16, CASE_FULL)
+    CASE(G, FB_NF4, 64, false, 8192, 8192, 4, FB_BF16, CASE_FULL)
+    CASE(G, FB_NF4, 64, false, 8192, 8192, 16, FB_BF16, CASE_FULL)
+    CASE(G, FB_NF4, 64, false, 8192, 8192, 256, FB_BF16, CASE_FULL)
+    CASE(G, FB_NF4, 64, false, 8192, 8192, 1024, FB_BF16, CASE_FULL)
     BENCH_MS(G, FB_NF4, false, 11008, 4096, CASE_FULL)
     BENCH_MS(G, FB_NF4, false, 4096, 11008, CASE_FULL)
     BENCH_MS(G, FB_NF4, true, 4096, 4096, CASE_FULL)
@@ -116,6 +122,8 @@ const fb_case fb_cases[] = {
 
     CASE(X, FB_NF4, 64, false, 4096, 4096, 16, FB_BF16, QF)
     CASE(X, FB_NF4, 64, true, 4096, 4096, 64, FB_BF16, QF)
+    CASE(X, FB_NF4, 64, false, 8192, 8192, 1, FB_BF16, CASE_FULL)
+    CASE(X, FB_NF4, 64, false, 8192, 8192, 256, FB_BF16, CASE_FULL)
     BENCH_MS(X, FB_NF4, true, 4096, 4096, CASE_FULL)
     BENCH_MS(X, FB_NF4, false, 4096, 11008, CASE_FULL)
 

@@ -146,10 +146,12 @@ check_sum check_element(const check_product *c, int64_t index)
     const int64_t i = index / c->p, j = index % c->p, step = c->dx ? c->p : 1;
     const double *w = c->dx ? c->weights + j : c->weights + j * c->l, factor = c->factor ? (double)*c->factor : 1;
     check_sum s = {0};
+    double lost = 0; /* where subnormals count as zero */
     for (int64_t k = 0; k < c->l; k++) {
         double t = (double)fb_load(c->a, c->a_dtype, i * c->l + k) * w[k * step];
         s.value += t;
         s.magnitude += fabs(t);
+        if (fabs(w[k * step]) <= 0x1p-126 || fabs((double)fb_load(c->a, c->a_dtype, i * c->l + k)) < 0x1p-126) lost += fabs(t);
     }
     s.value *= factor;
     s.magnitude *= fabs(factor);
@@ -166,8 +168,9 @@ check_sum check_element(const check_product *c, int64_t index)
         s.magnitude += fabs(term * with) + off;
         s.slack += off;
     }
-    const double underflow = 0x1p-149 * fmax(1, fabs(factor)); /* it is scaled, too */
+    const double underflow = (c->flushed ? 0x1p-126 : 0x1p-149) * fmax(1, fabs(factor)); /* it is scaled, too */
     s.error = (double)(c->l + c->rank + CHECK_EXTRA_ROUNDINGS) * (0x1p-24 * s.magnitude + underflow);
+    if (c->flushed) s.error += lost * fabs(factor);
     return s;
 }
 

@@ -17,6 +17,9 @@
  *                                                                         out(): rounding to the output type. It is
  *                                                                         monotone, so the interval is exact and needs
  *                                                                         no constant for the output's own rounding
+ *      flushed                  e + sum |a w| where a or w              units that take subnormals for zero lose such a
+ *                                 is at most 2^-126                       product, and up to 2^-126 each time a sum falls
+ *                                 + (L + CHECK_EXTRA_ROUNDINGS) 2^-126  below it
  *   2  product, as a whole        ||y - r|| <= (CHECK_FROBENIUS + q)||r|| fp32 sums err like a random walk: 1e-6 at
  *      (Gaussian data)            q: what rounding r itself costs         L = 4096 and 1.1e-5 for a truncating tensor core
  *                                                                         at L = 11008; a lost element costs 1/sqrt(L M N)
@@ -84,6 +87,7 @@ typedef struct check_product {
     const void *out;
     fb_dtype out_dtype;
     bool gaussian;      /* also the bound on the whole */
+    bool flushed;       /* FB_WEIGHTS_FLUSHED */
     const float *factor; /* of the first contraction; NULL: 1 */
     /* A second contraction; rank 0: none. The kernel's terms are these to within slack (NULL: exactly these). */
     int64_t rank;

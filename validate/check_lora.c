@@ -83,7 +83,7 @@ static check_product product_y(const check_lora *c, const double *weights, const
 {
     return (check_product){.what = what, .m = c->m, .p = c->w->rows, .l = c->w->cols, .a = c->x, .a_dtype = c->dtype,
                            .weights = weights, .bias = c->bias, .rank = c->lora->rank, .terms = u, .with = b, .out = c->y,
-                           .out_dtype = c->y_dtype, .gaussian = c->gaussian};
+                           .out_dtype = c->y_dtype, .gaussian = c->gaussian, .flushed = c->weights == FB_WEIGHTS_FLUSHED};
 }
 
 typedef struct forward_operands {
@@ -179,7 +179,7 @@ void check_lora_backward(const check_lora *c, check_result results[CHECK_LORA_BA
          .out_dtype = FB_F32, .gaussian = c->gaussian},
         {.what = what[2], .m = c->dx ? m : 0, .p = cols, .l = rows, .a = c->dy, .a_dtype = c->dtype, .weights = o.weights, .dx = true,
          .rank = rank, .terms = du, .slack = slack, .with = o.a, .kept = o.kept, .before = c->dx_before, .out = c->dx,
-         .out_dtype = c->dx_dtype, .gaussian = c->gaussian}};
+         .out_dtype = c->dx_dtype, .gaussian = c->gaussian, .flushed = c->weights == FB_WEIGHTS_FLUSHED}};
     for (int i = 0; i < CHECK_LORA_BACKWARD; i++) results[i] = check_level2(&products[i]);
     for (int64_t i = 0; i < m * rank; i++) { /* an infinite bound bounds nothing */
         if (isfinite(slack[i])) continue;

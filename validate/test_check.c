@@ -286,6 +286,19 @@ static void faults(void)
     }
 }
 
+/* Units that take subnormals for zero: 2^-130 * 2^20 is lost, which is right of a backend that says so and of no other. */
+static void flushed_subnormals(void)
+{
+    const float a[2] = {0x1p-130f, 0x1p-100f}, lost = 0x1p-100f, zero = 0;
+    const double weights[2] = {0x1p20, 1};
+    check_product c = {.what = "planted", .m = 1, .p = 1, .l = 2, .a = a, .a_dtype = FB_F32, .weights = weights, .out = &lost, .out_dtype = FB_F32};
+    EXPECT_RED(check_level2(&c), "WRONG");
+    c.flushed = true;
+    EXPECT(check_level2(&c));
+    c.out = &zero; /* the other product is no subnormal's */
+    EXPECT_RED(check_level2(&c), "WRONG");
+}
+
 static const suite_test tests[] = {{"sound_results_pass", sound_results_pass},
                                    {"nan_fails", nan_fails},
                                    {"swapped_nibbles", swapped_nibbles},
@@ -295,6 +308,7 @@ static const suite_test tests[] = {{"sound_results_pass", sound_results_pass},
                                    {"wrong_rounding", wrong_rounding},
                                    {"wrong_declaration", wrong_declaration},
                                    {"lost_bias", lost_bias},
+                                   {"flushed_subnormals", flushed_subnormals},
                                    {"guards", guards},
                                    {"faults", faults},
                                    {NULL, NULL}};

@@ -31,10 +31,11 @@ static void check_one(const fb_case *c, fb_dtype out, bool accumulate, input_kin
 
     double *weights = calloc((size_t)(n * k > 0 ? n * k : 1), sizeof *weights);
     if (!weights) exit(2);
-    check_weights(&w.m, fb_gemm_dx_weights(&ctx, &w.m, c->m, c->dtype), c->dtype, weights);
+    const fb_weights declared = fb_gemm_dx_weights(&ctx, &w.m, c->m, c->dtype);
+    check_weights(&w.m, declared, c->dtype, weights);
     check_product p = {.what = what, .m = c->m, .p = k, .l = n, .a = dy.data, .a_dtype = c->dtype, .weights = weights,
                        .dx = true, .before = accumulate ? before.data : NULL, .out = dx.data, .out_dtype = out,
-                       .gaussian = kind == INPUT_GAUSSIAN};
+                       .gaussian = kind == INPUT_GAUSSIAN, .flushed = declared == FB_WEIGHTS_FLUSHED};
     EXPECT(check_level2(&p));
     if (!accumulate && kind == INPUT_GAUSSIAN && n >= 32) {
         check_weights(&w.m, FB_WEIGHTS_EXACT, c->dtype, weights);

@@ -11,6 +11,7 @@
  *     vec_*.h              the vocabulary: decode 32 codes, find 32 codes, fp32 vectors
  *     decode.h             weights of any span of a matrix, in fp32
  *     microkernel.h        the register tile both products end in
+ *     pairs.h              both products on units that multiply pairs of bf16
  *     *_kernel.h           the operations
  *
  * Threads: OpenMP. Each output is made by one thread in an order that does not
@@ -57,6 +58,24 @@
 CPU_DECLARE_SLOTS(portable)
 CPU_DECLARE_SLOTS(avx2)
 CPU_DECLARE_SLOTS(avx512)
+
+/* What has slots of its own on bf16 units; the rest is AVX-512's. */
+#define CPU_DECLARE_PRODUCTS(isa)                                                                                \
+    fb_status cpu_gemm_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, const void *,     \
+                             void *, fb_dtype);                                                                  \
+    fb_status cpu_gemm_dx_##isa(fb_context *, const fb_matrix *, int64_t, const void *, fb_dtype, void *,        \
+                                fb_dtype, bool);                                                                 \
+    size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
+    size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
+CPU_DECLARE_PRODUCTS(avx512bf16)
+
+/* Rows of activations from which on bf16 units take a product. (FB_BATCH_INVARIANT: at any M, as a row's bits must not
+ * depend on the others.) */
+enum { CPU_PAIRS_FROM = 8 };
+static inline bool cpu_takes_pairs(const fb_context *ctx, int64_t m, fb_dtype t)
+{
+    return t == FB_BF16 && (m >= CPU_PAIRS_FROM || ctx->flags & FB_BATCH_INVARIANT);
+}
 
 /* ---- 8-bit search tables, built once by fb_cpu_ops (blockwise8.c) ------------------- */
 

@@ -2,7 +2,7 @@
  *
  * Each table starts as the reference's and has slots overridden by the files of its
  * instruction set. The best that the processor and the operating system support is
- * taken; FOURBIT_CPU=portable, avx2 or avx512 forces one. Chosen at the first call. */
+ * taken; FOURBIT_CPU=portable, avx2, avx512 or avx512bf16 forces one. Chosen at the first call. */
 #include "cpu.h"
 
 #include <cpuid.h>
@@ -18,6 +18,13 @@ static fb_weights exact(const fb_context *ctx, const fb_matrix *w, int64_t m, fb
     return FB_WEIGHTS_EXACT;
 }
 
+/* On bf16 units they are rounded, and subnormal ones are zero. */
+static fb_weights paired(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    (void)w;
+    return cpu_takes_pairs(ctx, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
+}
+
 #define WORKSPACE(isa)                                                                                         \
     static size_t workspace_##isa(const fb_context *ctx, fb_op op, const fb_matrix *w, int64_t m, fb_dtype t)  \
     {                                                                                                          \
@@ -30,23 +37,28 @@ static fb_weights exact(const fb_context *ctx, const fb_matrix *w, int64_t m, fb
 WORKSPACE(portable)
 WORKSPACE(avx2)
 WORKSPACE(avx512)
+WORKSPACE(avx512bf16)
 
-#define OVERRIDES(isa)                                                                                      \
-    .variant = #isa, .workspace = workspace_##isa, .quantize = cpu_quantize_##isa,                          \
-    .dequantize = cpu_dequantize_##isa, .double_quantize = cpu_double_quantize_##isa,                       \
-    .quantize8 = cpu_quantize8_##isa, .dequantize8 = cpu_dequantize8_##isa,                                 \
-    .decode_absmax = cpu_decode_absmax_##isa, .normalize = cpu_normalize_##isa,                             \
-    .denormalize = cpu_denormalize_##isa, .adamw32 = cpu_adamw32_##isa, .adamw8 = cpu_adamw8_##isa,         \
-    .gemm_weights = exact, .gemm_dx_weights = exact, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa, \
-    .lora_workspace = cpu_lora_workspace_##isa, .lora_weights = cpu_lora_weights_##isa,                     \
-    .lora_forward = cpu_lora_forward_##isa, .lora_backward = cpu_lora_backward_##isa
+#define PRODUCTS(isa, weights)                                                                            \
+    .variant = #isa, .workspace = workspace_##isa, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa, \
+    .gemm_weights = weights, .gemm_dx_weights = weights
+
+#define OTHERS(isa)                                                                                     \
+    .quantize = cpu_quantize_##isa, .dequantize = cpu_dequantize_##isa,                                 \
+    .double_quantize = cpu_double_quantize_##isa, .quantize8 = cpu_quantize8_##isa,                     \
+    .dequantize8 = cpu_dequantize8_##isa, .decode_absmax = cpu_decode_absmax_##isa,                     \
+    .normalize = cpu_normalize_##isa, .denormalize = cpu_denormalize_##isa,                             \
+    .adamw32 = cpu_adamw32_##isa, .adamw8 = cpu_adamw8_##isa, .lora_workspace = cpu_lora_workspace_##isa, \
+    .lora_weights = cpu_lora_weights_##isa, .lora_forward = cpu_lora_forward_##isa,                     \
+    .lora_backward = cpu_lora_backward_##isa
 
 /* NULL slots are the reference's. Best first. */
-enum { VARIANTS = 3 };
+enum { AVX512BF16, AVX512, AVX2, PORTABLE, VARIANTS };
 static fb_ops variants[VARIANTS] = {
-    {OVERRIDES(avx512)},
-    {OVERRIDES(avx2)},
-    {OVERRIDES(portable)},
+    [AVX512BF16] = {PRODUCTS(avx512bf16, paired), OTHERS(avx512)},
+    [AVX512] = {PRODUCTS(avx512, exact), OTHERS(avx512)},
+    [AVX2] = {PRODUCTS(avx2, exact), OTHERS(avx2)},
+    [PORTABLE] = {PRODUCTS(portable, exact), OTHERS(portable)},
 };
 
 /* clang's __builtin_cpu_supports does not know the name. */
@@ -56,15 +68,26 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+/* CPUID 7.1, EAX bit 5: clang 14's __builtin_cpu_supports does not know this name either. */
+static bool has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
 /* __builtin_cpu_supports also asks whether the operating system saves the registers. */
 static bool supported(int v)
 {
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    if (v == 0)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    return v == 1 ? avx2 : true;
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    switch (v) {
+    case AVX512BF16: return avx512 && has_avx512bf16();
+    case AVX512: return avx512;
+    case AVX2: return avx2;
+    default: return true;
+    }
 }
 
 static void inherit(fb_ops *ops)
@@ -114,7 +137,7 @@ static void choose(void)
         }
     }
     if (!chosen)
-        snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%.64s is none of portable, avx2 and avx512",
+        snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%.64s is none of portable, avx2, avx512 and avx512bf16",
                  forced ? forced : "");
 }
 

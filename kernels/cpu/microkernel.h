@@ -12,6 +12,10 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+#ifndef MULTIPLY_ADD
+#define MULTIPLY_ADD vf_fma /* (a, b, sum); vec_avx512bf16.h: of pairs of bf16 */
+#endif
+
 enum { TILE_ROWS = VF == 16 ? 12 : 6, TILE_COLS = 2 * VF };
 
 /* rows and vectors are constants at every call: the accumulators stay in registers. */
@@ -26,7 +30,7 @@ ALWAYS_INLINE void tile(const int rows, const int vectors, const float *a, int64
         for (int v = 0; v < vectors; v++) bk[v] = vf_load(b + k * ldb + v * VF);
         for (int r = 0; r < rows; r++) {
             const vf ak = vf_set1(a[r * lda + k]);
-            for (int v = 0; v < vectors; v++) sum[r][v] = vf_fma(ak, bk[v], sum[r][v]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = MULTIPLY_ADD(ak, bk[v], sum[r][v]);
         }
     }
     for (int r = 0; r < rows; r++)

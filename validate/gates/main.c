@@ -11,7 +11,7 @@ static const char usage[] =
     "fourbit-gates counters           the SIMT executor's counters per launch of the CUDA kernels\n"
     "fourbit-gates variant BACKEND    what runs behind a backend here (avx2 ...)\n"
     "fourbit-gates compiler           what this program was compiled by\n"
-    "BACKEND: reference, cpu, cuda. FOURBIT_CPU=portable|avx2|avx512 chooses the CPU backend's instructions,\n"
+    "BACKEND: reference, cpu, cuda. FOURBIT_CPU=portable|avx2|avx512 ... chooses the CPU backend's instructions,\n"
     "FOURBIT_CUDA=simt the executor. Exit status: 0, 1 an operation failed, 2 usage, 77 not in this build or machine.\n";
 
 enum { USAGE = 2, NOT_HERE = 77 };
