@@ -1,6 +1,6 @@
 # fourbit-bench times what is there, fourbit-peer runs a peer library for it in a process of its own.
 BENCH_LIBS  = $(call PKG,benchmark) $(call PKG,openblas) $(call PKG,jansson) -lstdc++ -ldl -pthread $(LIB_LIBS)
-BENCH_CASES := $(addprefix $(BUILD)/validate/,check.o check_lora.o cases.o inputs.o) $(BUILD)/bench/work_lora.o
+BENCH_CASES := $(addprefix $(BUILD)/validate/,check.o check_lora.o cases.o inputs.o) $(addprefix $(BUILD)/bench/,work_lora.o layers.o)
 BENCH_OBJS  := $(addprefix $(BUILD)/bench/,gbench.o timing.o ceilings.o work.o peer_openblas.o peer_client.o provenance.o \
                  results.o table.o run.o) $(BENCH_CASES)
 PEER_OBJS   := $(addprefix $(BUILD)/bench/,peer_server.o peer_openblas.o timing.o work.o) $(BENCH_CASES)
@@ -45,6 +45,7 @@ $(BUILD)/bench/commit.h: bench-commit
 PROFILE  ?= quick
 BACKENDS ?=
 FILTER   ?=
+MODELS   ?=
 BENCH_OUT = $(if $(OUT),$(OUT),build/results/bench)
 NO_PEERS ?=
 
@@ -53,11 +54,11 @@ peers: ## fetch the peer libraries (bitsandbytes from PyPI) into build/peers
 	@scripts/peers.sh
 
 .PHONY: bench run-bench
-bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=quick or full, BACKENDS= FILTER= OUT= NO_PEERS=1)
+bench: bootstrap ## build, check and time everything, tables and plots (PROFILE=quick or full, BACKENDS= MODELS= FILTER= OUT= NO_PEERS=1)
 	@$(MAKE) --no-print-directory $(PARALLEL) run-bench
 
 run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fourbit $(BUILD)/bin/fourbit-rows
-	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \
+	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' MODELS='$(MODELS)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \
 	    bench/run.sh
 
 -include bench/gpu.mk bench/compare/build.mk

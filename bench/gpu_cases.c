@@ -1,9 +1,11 @@
 /* gpu_cases.c: what is timed on a GPU, and its names (gpu_job.h). 16 M and 64 M weights are what the goals are stated
  * for; 1 M shows short kernels; 28672 x 8192 is a layer of a 70B model. */
 #include "bench/gpu_job.h"
+#include "bench/layers.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* clang-format off */
 #define QF (CASE_QUICK | CASE_FULL)
@@ -73,6 +75,34 @@ fb_case gpu_fb_case(const gpu_case *c)
     static const fb_op ops[GPU_OP_COUNT] = {[GPU_QUANTIZE] = FB_OP_QUANTIZE, [GPU_DEQUANTIZE] = FB_OP_DEQUANTIZE, [GPU_GEMM] = FB_OP_GEMM,
         [GPU_GEMM_DX] = FB_OP_GEMM_DX, [GPU_LORA] = FB_OP_LORA_FORWARD, [GPU_LORA_BACKWARD] = FB_OP_LORA_BACKWARD};
     return (fb_case){ops[c->op], c->format, c->block_size, c->double_quant, c->rows, c->cols, c->m, c->dtype, c->sets, c->rank};
+}
+
+static const gpu_op of_layers[FB_OP_COUNT] = {[FB_OP_GEMM] = GPU_GEMM, [FB_OP_GEMM_DX] = GPU_GEMM_DX, [FB_OP_LORA_FORWARD] = GPU_LORA,
+                                              [FB_OP_LORA_BACKWARD] = GPU_LORA_BACKWARD};
+
+gpu_case *gpu_layer_cases(const char *models, const gpu_case *base, char why[TIMING_WHY])
+{
+    static const fb_case none = {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0};
+    fb_case *layers = bench_layer_cases(models, CASE_QUICK | CASE_FULL, &none, why);
+    size_t count = 0, more = 0;
+    while (base[count].rows >= 0) count++;
+    while (layers && layers[more].rows >= 0) more++;
+    gpu_case *all = layers ? calloc(count + more + 1, sizeof *all) : NULL;
+    if (layers && !all) snprintf(why, TIMING_WHY, "no memory for the list of cases");
+    if (all) memcpy(all, base, count * sizeof *all);
+    for (size_t i = 0; all && i < more; i++) {
+        const fb_case *l = &layers[i];
+        gpu_case c = {of_layers[l->op], l->format, l->block_size, l->double_quant, l->rows, l->cols, l->m, l->dtype, l->sets, l->rank};
+        char name[160], other[160];
+        size_t at = 0;
+        gpu_row_name(&c, "", false, name, sizeof name);
+        while (at < count && (gpu_row_name(&all[at], "", false, other, sizeof other), strcmp(name, other) != 0)) at++;
+        if (at < count) all[at].sets |= c.sets; /* there already: it is in the lists of both */
+        else all[count++] = c;
+    }
+    if (all) all[count] = (gpu_case){.op = GPU_OP_COUNT, .rows = -1};
+    free(layers);
+    return all;
 }
 
 gpu_case gpu_base_case(const gpu_case *c)

@@ -44,6 +44,8 @@ typedef struct gpu_case {
 } gpu_case;
 
 extern const gpu_case gpu_cases[]; /* ends with rows = -1 */
+/* base and what the layers of the models add to it, as bench_layer_cases of layers.h. */
+gpu_case *gpu_layer_cases(const char *models, const gpu_case *base, char why[TIMING_WHY]);
 
 const char *gpu_op_name(gpu_op op);
 bool gpu_is_product(gpu_op op); /* LoRA's two among them */

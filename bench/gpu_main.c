@@ -9,6 +9,8 @@ static const char usage[] =
     "fourbit-gpu [options]\n"
     "Checks each case of the CUDA backend against the reference on the GPU, then times it beside cuBLAS and bitsandbytes.\n"
     "  --profile quick|full  length of the list and precision\n"
+    "  --models a,b          the layers of these models (bench/layers.c) in place of the general list; all; none. Default: full\n"
+    "                        adds all to it, quick none\n"
     "  --filter REGEX        only cases whose name matches, e.g. '^dequantize/'\n"
     "  --largest N           no case of more than N weights\n"
     "  --out DIR             where bench.json and bench-tracking.json go (build/results/gpu)\n"
@@ -53,12 +55,14 @@ int main(int argc, char **argv)
         {"profile", required_argument, NULL, 'p'}, {"filter", required_argument, NULL, 'f'}, {"largest", required_argument, NULL, 'L'},
         {"out", required_argument, NULL, 'o'},     {"peers", required_argument, NULL, 'P'},  {"device", required_argument, NULL, 'd'},
         {"backend", required_argument, NULL, 'b'}, {"facts", no_argument, NULL, 'F'},        {"list", no_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-    char server[4096], *rest;
+        {"models", required_argument, NULL, 'm'},  {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    static const gpu_case no_cases = {.op = GPU_OP_COUNT, .rows = -1};
+    char server[4096], *rest, why[TIMING_WHY] = "";
+    const char *models = NULL;
     bool facts = false;
     server_path(server, sizeof server);
     gpu_options o = {.device = "cuda", .backend = FB_BACKEND_CUDA, .folder = "build/results/gpu", .peers = "build/peers", .peer_server = server,
-                     .cases = gpu_cases, .call = job_call, .open = device_open, .out = stdout, .progress = stderr};
+                     .call = job_call, .open = device_open, .out = stdout, .progress = stderr};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (c) {
         case 'p':
@@ -76,6 +80,7 @@ int main(int argc, char **argv)
         case 'b':
             if (!parse_backend(optarg, &o.backend)) return bad("backend", optarg, "cuda, cpu or reference");
             break;
+        case 'm': models = optarg; break;
         case 'f': o.filter = *optarg ? optarg : NULL; break;
         case 'o': o.folder = optarg; break;
         case 'P': o.peers = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
@@ -94,8 +99,13 @@ int main(int argc, char **argv)
     bool host_pointers = o.backend != FB_BACKEND_CUDA || (simt && strcmp(simt, "simt") == 0);
     if (!facts && !o.list && host_pointers != (strcmp(o.device, "host") == 0))
         return bad("device", o.device, host_pointers ? "host, with a backend that computes there" : "cuda, with the backend cuda");
+    gpu_case *cases = gpu_layer_cases(models ? models : o.full ? "all" : "none", models && strcmp(models, "none") != 0 ? &no_cases : gpu_cases, why);
+    if (!cases) return bad("models", models ? models : "", why);
+    o.cases = cases;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    return facts ? gpu_facts(&o) : gpu_bench_run(&o, &stopped);
+    int status = facts ? gpu_facts(&o) : gpu_bench_run(&o, &stopped);
+    free(cases);
+    return status;
 }

@@ -1,4 +1,5 @@
 /* main.c: the command line of fourbit-bench. */
+#include "bench/layers.h"
 #include "bench/run.h"
 
 #include <getopt.h>
@@ -10,6 +11,8 @@ static const char usage[] =
     "Checks each case against the reference, then times it beside its peers.\n"
     "  --profile quick|full  length of the list and precision (quick: 3 minutes on two cores)\n"
     "  --backends a,b        reference, cpu, cuda, plugin (default: all that can run here)\n"
+    "  --models a,b          the layers of these models (bench/layers.c) in place of the general list; all; none. Default: full\n"
+    "                        adds a few M of all of them to it, quick none\n"
     "  --filter REGEX        only cases whose name matches, e.g. '^gemm/cpu/nf4/.*M1_'\n"
     "  --out DIR             where bench.json and bench-tracking.json go (build/results/bench)\n"
     "  --threads N           for ours and the peers (default: every core)\n"
@@ -66,11 +69,13 @@ int main(int argc, char **argv)
         {"profile", required_argument, NULL, 'p'}, {"backends", required_argument, NULL, 'b'}, {"filter", required_argument, NULL, 'f'},
         {"out", required_argument, NULL, 'o'},     {"threads", required_argument, NULL, 't'},  {"peers", required_argument, NULL, 'P'},
         {"turns", required_argument, NULL, 'T'},   {"alone", no_argument, NULL, 'a'},          {"list", no_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-    char server[4096], *rest;
+        {"models", required_argument, NULL, 'm'},  {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    static const fb_case no_cases = {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0};
+    char server[4096], *rest, why[TIMING_WHY] = "";
+    const char *models = NULL;
     server_path(server, sizeof server);
     run_options o = {.folder = "build/results/bench", .peers = "build/peers", .peer_server = server, .ops = &bench_library,
-                     .cases = fb_cases, .out = stdout, .progress = stderr};
+                     .out = stdout, .progress = stderr};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (c) {
         case 'p':
@@ -84,6 +89,7 @@ int main(int argc, char **argv)
             o.threads = (int)strtol(optarg, &rest, 10);
             if (*rest || o.threads < 1 || o.threads > 4096) return bad("threads", optarg, "1 ... 4096");
             break;
+        case 'm': models = optarg; break;
         case 'f': o.filter = *optarg ? optarg : NULL; break;
         case 'o': o.folder = optarg; break;
         case 'P': o.peers = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
@@ -104,8 +110,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "fourbit-bench: unexpected argument %s (see --help)\n", argv[optind]);
         return RUN_USAGE;
     }
+    fb_case *cases = bench_layer_cases(models ? models : o.full ? "all" : "none", models ? CASE_QUICK | CASE_FULL : CASE_QUICK,
+                                       models && strcmp(models, "none") != 0 ? &no_cases : fb_cases, why);
+    if (!cases) return bad("models", models ? models : "", why);
+    o.cases = cases;
     catch_signals();
     int status = bench_run(&o, &stopped);
+    free(cases);
     if (!timing_lost_turn()) return status;
     fprintf(stderr, "fourbit-bench: --turns: the other process is gone: these times were not taken in turn\n");
     return RUN_INTERRUPTED;

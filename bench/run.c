@@ -12,6 +12,8 @@
 
 /* The reference takes about 100 ns a weight and row of activations, on one thread. */
 static const double reference_limit = 4e6; /* weights * max(m, 1) */
+/* Ten calls of this much, ours and two dense peers', are a minute or two on two cores; the layers of large models at large M go beyond. */
+static const double cpu_limit = 1e11; /* operations */
 /* Hot is asked of what stays in a cache when it is called again and again. */
 static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the last-level cache */
 
@@ -64,6 +66,7 @@ static bool wanted(const runner *n, const fb_case *c, fb_backend b, bool hot)
 {
     double weights = (double)c->rows * (double)c->cols;
     if (!(c->sets & (n->o->full ? CASE_FULL : CASE_QUICK)) || !(n->backends >> b & 1)) return false;
+    if (b == FB_BACKEND_CPU && 2 * weights * (double)c->m > cpu_limit) return false;
     if (b == FB_BACKEND_REFERENCE && weights * (double)(c->m > 1 ? c->m : 1) > reference_limit) return false;
     fb_matrix shape; /* what a plugin leaves to the reference would be the reference's time under its name */
     if (b == FB_BACKEND_PLUGIN && (fb_matrix_init(&shape, c->format, c->rows, c->cols, c->block_size, c->double_quant) != FB_OK ||

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make bench` does once everything is built: peers, timings, error table, plots. Called by the Makefile, which
-# sets BENCH (folder of the programs), PROFILE, BACKENDS, FILTER, OUT and NO_PEERS.
+# sets BENCH (folder of the programs), PROFILE, BACKENDS, MODELS, FILTER, OUT and NO_PEERS.
 set -u
 BENCH=${BENCH:-build/bin} OUT=${OUT:-build/results/bench} PROFILE=${PROFILE:-quick}
 case "${1:-}" in -h | --help) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
@@ -15,6 +15,7 @@ fi
 
 arguments=(--profile "$PROFILE" --out "$OUT" --peers "$peers")
 [ -n "${BACKENDS:-}" ] && arguments+=(--backends "$BACKENDS")
+[ -n "${MODELS:-}" ] && arguments+=(--models "$MODELS")
 [ -n "${FILTER:-}" ] && arguments+=(--filter "$FILTER")
 "$BENCH/fourbit-bench" "${arguments[@]}"
 verdict=$?

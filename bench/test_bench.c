@@ -2,6 +2,7 @@
 #include "bench/test_bench.h"
 
 #include "bench/gbench.h"
+#include "bench/layers.h"
 #include "bench/timing.h"
 
 #include <jansson.h>
@@ -220,6 +221,43 @@ static void test_shim_errors(void)
     CU_ASSERT_PTR_NULL(gb_run_json(NULL));
 }
 
+/* ---- layers of models ---------------------------------------------------------------------------------------- */
+
+static int matching(const fb_case *list, fb_op op, int64_t n, int64_t k, int64_t m)
+{
+    int count = 0;
+    for (; list->rows >= 0; list++) count += list->op == op && list->rows == n && list->cols == k && (m == 0 || list->m == m) && !list->double_quant;
+    return count;
+}
+
+static void test_layers(void)
+{
+    static const fb_case base[] = {{FB_OP_GEMM, FB_NF4, 64, false, 8192, 8192, 1, FB_BF16, CASE_FULL, 0}, {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0}};
+    char why[TIMING_WHY] = "";
+    fb_case *big = bench_layer_cases("llama-3-70b", CASE_QUICK | CASE_FULL, base, why), *all = bench_layer_cases("all", CASE_QUICK | CASE_FULL, base, why);
+    fb_case *two = bench_layer_cases("qwen2.5-0.5b,llama-2-7b", CASE_QUICK, base + 1, why), *none = bench_layer_cases("none", CASE_FULL, base, why);
+    CU_ASSERT_FATAL(big && all && two && none);
+    for (int64_t m = 1; m <= 4096; m *= 2) {
+        CU_ASSERT_EQUAL(matching(big, FB_OP_GEMM, 28672, 8192, m), 1);
+        CU_ASSERT_EQUAL(matching(big, FB_OP_GEMM_DX, 8192, 28672, m), 1);
+    }
+    CU_ASSERT_EQUAL(matching(big, FB_OP_GEMM, 8192, 8192, 1), 1); /* it was in base, and in full alone; now in both lists */
+    CU_ASSERT_EQUAL(big[0].sets, CASE_QUICK | CASE_FULL);
+    CU_ASSERT_EQUAL(matching(big, FB_OP_GEMM, 4096, 4096, 0), 0);
+    CU_ASSERT(matching(big, FB_OP_LORA_FORWARD, 28672, 8192, 0) >= 4 && matching(big, FB_OP_LORA_BACKWARD, 28672, 8192, 0) >= 2);
+    CU_ASSERT_EQUAL(matching(all, FB_OP_GEMM, 4096, 4096, 16), 1); /* a layer of two models */
+    CU_ASSERT(matching(two, FB_OP_GEMM, 896, 896, 0) > 0 && matching(two, FB_OP_GEMM, 11008, 4096, 0) > 0);
+    CU_ASSERT_EQUAL(matching(two, FB_OP_GEMM, 896, 896, 2), 0); /* not of the quick sweep */
+    CU_ASSERT_EQUAL(none[1].rows, -1);
+    free(big), free(all), free(two), free(none);
+    static const char *const wrong[] = {"", "llama", "llama-2-7b,", ",", "llama-2-7b,gpt", "llama-2-7bb"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        why[0] = '\0';
+        CU_ASSERT_PTR_NULL(bench_layer_cases(wrong[i], CASE_QUICK, base, why));
+        CU_ASSERT(strstr(why, "qwen2.5-0.5b") != NULL);
+    }
+}
+
 int main(void)
 {
     if (!mkdtemp(folder) || CU_initialize_registry() != CUE_SUCCESS) return 1;
@@ -227,7 +265,8 @@ int main(void)
     struct { const char *name; CU_TestFunc test; } tests[] = {
         {"statistics", test_summary}, {"interval of the median", test_interval_covers}, {"stops when known", test_stops_when_known},
         {"stops in time", test_stops_in_time}, {"interleaved", test_interleaved}, {"failing contender", test_failing_contender},
-        {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors}};
+        {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors},
+        {"layers", test_layers}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         if (!s || !CU_add_test(s, tests[i].name, tests[i].test)) return 1;
     if (!add_run_tests(s, folder)) return 1;

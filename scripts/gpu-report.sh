@@ -11,14 +11,15 @@
 #     --list            the stages
 #     --help
 #
-# A stage ends within ten minutes (STAGE_SECONDS, 570). Interrupted, run it again: it goes on with the stage it was in.
+# A stage ends within ten minutes (STAGE_SECONDS, 570; with --profile full the layers of a large model take longer). Interrupted, run it again: it goes on with the stage it was in.
 # Needs the programs of `make gpu-bundle`, bash and coreutils. The GPU's settings are left as they are.
 # Exit status: 0 all stages passed or could not run here, 1 a stage failed, 2 usage, 3 no GPU and --require-gpu.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=build/results/gpu-report only="" bin="" profile=quick require=""
 limit=${STAGE_SECONDS:-570}
-stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager)
+models=(qwen2.5-0.5b qwen2.5-1.5b llama-2-7b llama-2-13b llama-3-8b llama-3-70b)
+stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager bench-lora "${models[@]/#/layers-}")
 
 usage() { echo "gpu-report: $1 (see --help)" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -133,8 +134,8 @@ stage_sanitizer() {
     judge "$worst" "memcheck, racecheck, initcheck, synccheck"
 }
 
-bench() { # filter
-    within "$bin/fourbit-gpu" --profile "$profile" --peers "$peers" --filter "$1" --out "$dir" > "$dir/table.txt" 2> "$dir/log.txt"
+bench() { # filter, models
+    within "$bin/fourbit-gpu" --profile "$profile" --peers "$peers" --models "${2:-none}" --filter "$1" --out "$dir" > "$dir/table.txt" 2> "$dir/log.txt"
     local status=$?
     cat "$dir/table.txt"
     judge "$status" "$(tail -n 1 "$dir/table.txt")"
@@ -143,6 +144,8 @@ bench() { # filter
 stage_bench-4bit() { bench '^(quantize|dequantize)/'; }
 stage_bench-8bit() { bench '^(quantize8|dequantize8|adamw32|adamw8)/'; }
 stage_bench-products() { bench '^(gemm|gemm_dx)/'; }
+stage_bench-lora() { bench '^(lora|lora_backward)/'; }
+stage_layers() { bench '' "$1"; }
 
 # Optimizer state that is paged while memory is taken away: the same bits as resident (validate/train/spike.h).
 stage_pager() {
@@ -168,7 +171,9 @@ run_stage() { # index
     mkdir -p "$dir"
     : > "$state.running"
     echo "== stage $(($1 + 1)) of ${#stages[@]}: $name"
-    if [ -n "$gpu" ]; then "stage_$name"; else verdict="not run: no GPU"; fi
+    if [ -z "$gpu" ]; then verdict="not run: no GPU"
+    elif [[ $name == layers-* ]]; then stage_layers "${name#layers-}"
+    else "stage_$name"; fi
     printf '%s (%d s)\n' "$verdict" $((SECONDS - began)) > "$state.new" && mv "$state.new" "$state"
     rm -f "$state.running"
     echo "== $(cat "$state")"
@@ -191,9 +196,9 @@ summary() {
         if [ -e "$state.running" ]; then verdict="interrupted"
         elif [ -e "$state" ]; then verdict=$(cat "$state")
         else verdict="not yet"; fi
-        printf '%d %-15s %s\n' $((i + 1)) "${stages[i]}" "$verdict"
+        printf '%2d %-19s %s\n' $((i + 1)) "${stages[i]}" "$verdict"
     done
-    for i in bench-4bit bench-8bit bench-products; do
+    for i in bench-4bit bench-8bit bench-products bench-lora; do
         [ -s "$out/$i/table.txt" ] || continue
         printf '\n%s (median us, [p10-p90], GB/s, %% of the copy bandwidth, TFLOP/s, %% of the bf16 peak, times peers)\n' "$i"
         rows "$out/$i/table.txt"

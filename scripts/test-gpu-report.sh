@@ -37,6 +37,8 @@ echo "dequantize cuda       nf4         b64      4096x4096    12.5 $filter"; ech
     [ "$1" = yes ] || : > "$work/no-gpu"
 }
 report() { PATH=$work/tools:$PATH CUDA_HOME=$work/cuda "$here/gpu-report.sh" --bin "$work/bin" --out "$work/out" "$@" > "$work/log" 2>&1; }
+# The models of bench/layers.c
+models=$(sed -n 's/^    {"\([a-z0-9.-]*\)", .*/\1/p' "$here/../bench/layers.c" | sort -u | tr '\n' ' ')
 calls() { grep -c "$1" "$work/calls"; }
 mkdir -p "$work/tools"
 
@@ -44,7 +46,7 @@ mkdir -p "$work/tools"
 fresh no
 report
 expect "no GPU ends with 0" is $? 0
-expect "nine stages say so" is "$(grep -c '^[1-9] .*not run: no GPU' "$work/out/summary.txt")" 9
+expect "all stages say so" is "$(grep -c '^[0-9]* .*not run: no GPU' "$work/out/summary.txt")" 16
 expect "only the facts were asked for" is "$(calls .)" 1
 report --require-gpu
 expect "--require-gpu ends with 3" is $? 3
@@ -64,7 +66,9 @@ expect "counts of the tests in the summary" has "2 tests .*passed: tests 70 70" 
 expect "rows of the benchmark in the summary" has "dequantize cuda" "$work/out/summary.txt"
 expect "golden vectors counted" has "4 golden .*passed: 1 file" "$work/out/summary.txt"
 expect "no compute-sanitizer is said" has "5 sanitizer .*compute-sanitizer is missing" "$work/out/summary.txt"
-expect "each benchmark has its cases" is "$(calls 'fourbit-gpu --profile quick')" 3
+expect "each benchmark has its cases" is "$(calls 'fourbit-gpu --profile quick')" 10
+expect "the general list without models" is "$(calls 'models none')" 4
+expect "a stage for each model" is "$(sed -n 's/.*--models \([a-z]*[^ ]*\).*/\1/p' "$work/calls" | grep -v none | sort | tr '\n' ' ')" "$models"
 expect "a page" test "$(wc -l < "$work/out/summary.txt")" -le 66
 before=$(calls .)
 report
@@ -130,11 +134,11 @@ report
 expect "it goes on" is $? 0
 expect "it says so" has "stage 6 (bench-4bit) was interrupted" "$work/log"
 expect "the tests are not run again" is "$(calls 'test_fourbit_gpu')" "$before"
-expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 9
+expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 16
 
 # bad arguments
 fresh yes
-for bad in "--stage 10" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
+for bad in "--stage 17" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
     # shellcheck disable=SC2086
     report $bad
     expect "$bad: usage" is $? 2
