@@ -54,7 +54,7 @@ $(BUILD)/validate/train/test_cuda_planted.o: validate/train/test_cuda_planted.cp
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -DFB_SIMT=1 $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
-$(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
+$(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_steps.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
                                    $(TRAIN_OBJS) $(TRAIN_SIMT_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) -Wl,--wrap=_ZN4simt7executeERKNS_10InvocationE $^ -lcunit $(TRAIN_LIBS) -ldl -o $@

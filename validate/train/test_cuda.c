@@ -4,6 +4,7 @@
  * of its operation, and so of the test. What comes out is held to the bounds of test_lockstep.c. No GPU has run this yet. */
 #include "random.h"
 #include "test_cuda_device.h"
+#include "test_cuda_steps.h"
 #include "test_lockstep.h"
 
 #include <CUnit/Basic.h>
@@ -201,9 +202,12 @@ static void test_bounds(void)
 int main(void)
 {
     setenv("FOURBIT_CUDA", "simt", 1);
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
+    if (!test_steps_begin() || CU_initialize_registry() != CUE_SUCCESS) return 2;
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        {"each operation at its edges", test_shapes}, {"each barrier is needed", test_barriers}, {"an id beyond the table", test_bounds}};
+        {"each operation at its edges", test_shapes}, {"each barrier is needed", test_barriers}, {"an id beyond the table", test_bounds},
+        {"the guard on device memory", test_steps_guard}, {"losses as on the CPU", test_steps_losses},
+        {"the same bits in any order", test_steps_orders}, {"a run goes on from its checkpoint", test_steps_resume},
+        {"what leaves the device", test_steps_results}};
     CU_pSuite s = CU_add_suite("train on cuda", NULL, NULL);
     for (size_t i = 0; s && i < sizeof tests / sizeof *tests; i++)
         if (!CU_add_test(s, tests[i].name, tests[i].run)) return 2;
@@ -211,5 +215,5 @@ int main(void)
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures() + (CU_get_number_of_tests_run() == 0);
     CU_cleanup_registry();
-    return failed ? 1 : 0;
+    return failed || !test_steps_end() ? 1 : 0;
 }

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* kind "cuda". One at a time, and the program is linked with -Wl,--wrap of the executor's launch (build.mk). */
+/* kind "cuda". The program is linked with -Wl,--wrap of the executor's launch (build.mk). */
 device *test_cuda_device(void);
 long test_cuda_launches(void); /* so far, of the whole program */
 

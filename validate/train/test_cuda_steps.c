@@ -1,0 +1,237 @@
+/* test_cuda_steps.c: training on the CUDA backend, in the executor and in memory that the host cannot touch (test_cuda_device.h):
+ * the same losses as the CPU's, the same bits in every order of threads, a checkpoint that goes on, results that leave.
+ *
+ * Losses. The first step's differs from the CPU's by the rounding of fp32 sums alone: test_train.c's 1e-5. After that an
+ * element whose gradient is all rounding may go either way by the whole learning rate, as Adam divides by its size; at
+ * 1e-2 that moves a loss by at most 1e-2 sum |g| over those elements, |g| < 1e-6 each: under 1e-4 for this model's 5,000. */
+#include "test_cuda_steps.h"
+
+#include "peft.h"
+#include "random.h"
+#include "run.h"
+#include "run_train.h"
+#include "test_cuda_device.h"
+
+#include <CUnit/CUnit.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { STEPS = 3 };
+
+static char folder[256];
+static text_corpus text;
+static ck_error why;
+
+#define REQUIRE(call)                                                          \
+    do {                                                                       \
+        if (!(call)) {                                                         \
+            fprintf(stderr, "\n    %s:%d: %s\n", __FILE__, __LINE__, why.message); \
+            CU_FAIL(#call);                                                    \
+            return;                                                            \
+        }                                                                      \
+    } while (0)
+
+static const lm_config tiny = {.vocab_size = 256, .hidden_size = 32, .intermediate_size = 48, .num_hidden_layers = 2, .num_attention_heads = 2,
+                               .num_key_value_heads = 1, .head_dim = 16, .max_position_embeddings = 32, .rope_theta = 10000, .rms_norm_eps = 1e-5,
+                               .tie_word_embeddings = true};
+
+static lm_options options_of(lm_trains trains, lm_base base)
+{
+    bool adapters = trains == LM_TRAINS_ADAPTERS;
+    return (lm_options){.backend = FB_BACKEND_CUDA, .trains = trains, .base = base, .format = FB_NF4, .block_size = 64, .rank = adapters ? 4 : 0,
+                        .alpha = 8, .dropout = adapters ? 0.2 : 0, .unfused = true, .batch = 2, .seq = 17, .seed = 5};
+}
+
+static void path_in(char out[400], const char *name) { snprintf(out, 400, "%s/%s", folder, name); }
+
+bool test_steps_begin(void)
+{
+    char path[400];
+    snprintf(folder, sizeof folder, "%s/fourbit-cuda-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    if (!mkdtemp(folder)) return false;
+    path_in(path, "text");
+    FILE *f = fopen(path, "w");
+    for (uint64_t i = 0; f && i < 4000; i++) fputc("abcdefgh \n"[lm_below(4, 0, i, 10)], f);
+    return f && fclose(f) == 0 && text_open(&text, path, 17, &why);
+}
+
+bool test_steps_end(void)
+{
+    char line[400];
+    text_close(&text);
+    snprintf(line, sizeof line, "rm -rf '%s'", folder);
+    return system(line) == 0;
+}
+
+/* ---- a training run --------------------------------------------------------------------------------------------------------- */
+
+typedef struct side {
+    device *device;
+    lm_model *model;
+    optimizer *optimizer;
+    train_loop loop;
+    bool ready;
+} side;
+
+static bool side_open(side *s, const lm_options *o, bool state8, double lr)
+{
+    char no[DEVICE_TEXT];
+    *s = (side){.device = o->backend == FB_BACKEND_CUDA ? test_cuda_device() : device_open("host", no)};
+    if (!s->device || !(s->model = lm_model_new(&tiny, o, NULL, s->device, &why))) return false;
+    opt_config c = opt_default(&s->model->run->ctx, s->device);
+    loop_settings settings = {.steps = STEPS, .accumulate = 2, .lr = lr, .seed = 3};
+    c.state8 = state8, c.weight_decay = 0.01f;
+    s->optimizer = opt_new(&c, s->model->trainable, s->model->trainable_count, &why);
+    return s->optimizer && (s->ready = loop_init(&s->loop, &settings, s->model, s->optimizer, &text, &why));
+}
+
+static void side_close(side *s)
+{
+    if (s->ready) loop_free(&s->loop);
+    opt_free(s->optimizer);
+    lm_model_free(s->model);
+    s->device->close(s->device);
+}
+
+/* Parameters as they are now, on the host; freed by the caller. */
+static float *parameters(const side *s)
+{
+    const lm_model *m = s->model;
+    float *all = malloc((size_t)m->trainable_elements * sizeof *all), *at = all;
+    if (!all) abort();
+    for (int64_t i = 0; i < m->trainable_count; at += m->trainable[i++]->count)
+        if (!s->device->download(s->device, at, m->trainable[i]->data, (size_t)m->trainable[i]->count * sizeof *at)) abort();
+    return all;
+}
+
+/* STEPS losses and norms, and the parameters at the end. */
+static bool run_steps(const lm_options *o, bool state8, double lr, loop_report reports[STEPS], float **after, int64_t *count)
+{
+    side s;
+    bool ok = side_open(&s, o, state8, lr);
+    for (int i = 0; ok && i < STEPS; i++) ok = loop_step(&s.loop, &reports[i], &why);
+    if (ok && after) *after = parameters(&s), *count = s.model->trainable_elements;
+    side_close(&s);
+    return ok;
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------------------ */
+
+static double furthest(const loop_report a[STEPS], const loop_report b[STEPS], int from)
+{
+    double most = 0;
+    for (int i = from; i < STEPS; i++) most = fmax(most, fabs(a[i].loss - b[i].loss));
+    return most;
+}
+
+void test_steps_losses(void)
+{
+    static const struct { const char *name; lm_trains trains; lm_base base; fb_format format; bool dq, normalize, recompute, state8; } kinds[] = {
+        {"everything in fp32", LM_TRAINS_ALL, LM_BASE_F32, FB_NF4, false, false, false, false},
+        {"nf4, doubly quantized, normalized", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_NF4, true, true, false, false},
+        {"int4-affine, recomputed, 8-bit state", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_INT4_AFFINE, false, false, true, true}};
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        lm_options o = options_of(kinds[k].trains, kinds[k].base), cpu;
+        loop_report gpu[STEPS], host[STEPS], other[STEPS];
+        o.format = kinds[k].format, o.double_quant = kinds[k].dq, o.normalize = kinds[k].normalize, o.recompute = kinds[k].recompute;
+        cpu = o, cpu.backend = FB_BACKEND_CPU;
+        long before = test_cuda_launches();
+        REQUIRE(run_steps(&o, kinds[k].state8, 1e-2, gpu, NULL, NULL));
+        CU_ASSERT(test_cuda_launches() > before + 100);
+        REQUIRE(run_steps(&cpu, kinds[k].state8, 1e-2, host, NULL, NULL) && run_steps(&cpu, kinds[k].state8, 1.05e-2, other, NULL, NULL));
+        double first = fabs(gpu[0].loss - host[0].loss), later = furthest(gpu, host, 1), control = furthest(other, host, 1);
+        printf("\n    %s: loss %.6f to %.6f; from the CPU's by %.1e, later %.1e; a rate of 5 %% more: %.1e", kinds[k].name, gpu[0].loss,
+               gpu[STEPS - 1].loss, first, later, control);
+        CU_ASSERT(first <= 1e-5 && later <= 1e-4 && control > 1e-4);
+        CU_ASSERT_DOUBLE_EQUAL(gpu[0].norm / host[0].norm, 1, 1e-4);
+    }
+}
+
+/* The order of threads changes no bit. */
+void test_steps_orders(void)
+{
+    lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT);
+    loop_report first[STEPS], again[STEPS];
+    float *want, *got;
+    int64_t n;
+    REQUIRE(run_steps(&o, false, 1e-2, first, &want, &n));
+    for (unsigned order = 1; order <= 3; order++) { /* reverse, round robin, shuffled */
+        test_cuda_order(order);
+        REQUIRE(run_steps(&o, false, 1e-2, again, &got, &n));
+        CU_ASSERT(furthest(first, again, 0) == 0 && memcmp(want, got, (size_t)n * sizeof *got) == 0);
+        free(got);
+    }
+    free(want);
+    test_cuda_order(9);
+}
+
+/* Interrupted after a step, gone on from the checkpoint: the same bits. */
+void test_steps_resume(void)
+{
+    lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT);
+    side whole, first, rest;
+    char state[400];
+    run_result result, second;
+    path_in(state, "state.safetensors");
+    run_settings s = {.checkpoint = state, .identity = "on cuda", .checkpoint_every = 1, .eval_windows = 2, .stop_after = 1};
+    REQUIRE(side_open(&whole, &o, true, 1e-2) && side_open(&first, &o, true, 1e-2) && side_open(&rest, &o, true, 1e-2));
+    REQUIRE(run_train(&whole.loop, &(run_settings){.eval_windows = 2}, &result, &why) == RUN_DONE);
+    REQUIRE(run_train(&first.loop, &s, &second, &why) == RUN_INTERRUPTED);
+    s.stop_after = 0, s.resume = true;
+    REQUIRE(run_train(&rest.loop, &s, &second, &why) == RUN_DONE);
+    float *a = parameters(&whole), *b = parameters(&first), *c = parameters(&rest);
+    size_t bytes = (size_t)whole.model->trainable_elements * sizeof *a;
+    CU_ASSERT(second.steps == STEPS - 1 && second.held_out == result.held_out && memcmp(a, c, bytes) == 0 && memcmp(a, b, bytes) != 0);
+    free(a), free(b), free(c);
+    side_close(&whole), side_close(&first), side_close(&rest);
+}
+
+/* What leaves the device after training: a sample, a decoded weight, the adapter's file. */
+void test_steps_results(void)
+{
+    lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT), plain = o;
+    loop_report report;
+    side s, host;
+    char path[400];
+    plain.backend = FB_BACKEND_CPU;
+    REQUIRE(side_open(&s, &o, false, 1e-2) && side_open(&host, &plain, false, 1e-2) && loop_step(&s.loop, &report, &why));
+    int32_t prompt[] = {'a', 'b'}, out[3];
+    CU_ASSERT(loop_sample(s.model, prompt, 2, 3, 0.8, 40, 1, out, &why) && out[0] >= 0 && out[0] < 256);
+    const lm_linear *l = &s.model->linears[3];
+    size_t n = (size_t)l->weight->count;
+    float *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
+    REQUIRE(a && b && lm_decode_weight(s.model, l, a, &why) && lm_decode_weight(host.model, &host.model->linears[3], b, &why));
+    CU_ASSERT(memcmp(a, b, n * sizeof *a) == 0);
+    free(a), free(b);
+    path_in(path, "adapter");
+    const peft_config peft = {.r = 4, .lora_alpha = 8};
+    REQUIRE(peft_save(path, &peft, s.model->adapters, s.model->adapter_count, s.device, FB_F32, &why));
+    REQUIRE(peft_load(path, host.model->adapters, host.model->adapter_count, host.device, &why));
+    float *x = parameters(&s), *y = parameters(&host);
+    CU_ASSERT(memcmp(x, y, (size_t)s.model->trainable_elements * sizeof *x) == 0);
+    free(x), free(y);
+    side_close(&s), side_close(&host);
+}
+
+/* What the other tests rely on: the host that reads device memory is ended by SIGSEGV. */
+void test_steps_guard(void)
+{
+    device *d = test_cuda_device();
+    volatile float *x = d->alloc(d, 64);
+    float there = 0;
+    const float one = 1;
+    CU_ASSERT_FATAL(x && d->upload(d, (float *)(uintptr_t)x, &one, sizeof one));
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        there = *x;
+        _exit(there == 1 ? 0 : 1);
+    }
+    int status;
+    CU_ASSERT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    CU_ASSERT(d->download(d, &there, (const float *)(uintptr_t)x, sizeof there) && there == 1);
+    d->release(d, (float *)(uintptr_t)x);
+    d->close(d);
+}
