@@ -7,5 +7,7 @@ $(BUILD)/kernels/cpu/%_avx512.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c
     $(if $(EMULATED),-DFOURBIT_BOCHS)
 
 $(BUILD)/kernels/cpu/%_avx512bf16.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
+$(BUILD)/kernels/cpu/%_amx.o: EXTRA_FLAGS = -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 \
+    -mamx-tile -mamx-bf16
 
 -include kernels/cuda/build.mk

@@ -45,6 +45,17 @@ $(BUILD)/validate/test_cplusplus: $(BUILD)/validate/test_cplusplus.o $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
-TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_cplusplus
+# AMX's kernels on a model of its tiles in plain C, in the place of the library's.
+MODEL_OBJS := $(addprefix $(BUILD)/validate/tiles/,gemm_amx.o gemm_dx_amx.o)
+$(MODEL_OBJS): $(BUILD)/validate/tiles/%.o: kernels/cpu/%.c $(CONFIG)
+	@mkdir -p $(@D)
+	$(call say,CC $< on the model of tiles)
+	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -O3 $(OPENMP) -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 \
+	    -DFOURBIT_TILES_MODEL -MMD -MP -c $< -o $@
+$(BUILD)/validate/test_tiles: $(BUILD)/validate/tiles/test_tiles.o $(MODEL_OBJS) $(filter-out %/test_main.o,$(SUITE_OBJS)) $(VALIDATE_OBJS) $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
+
+TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_tiles $(BUILD)/validate/test_cplusplus
 TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets $(BUILD)/validate/test_simt_sm90 \
               $(BUILD)/validate/test_simt_gemm_paths)

@@ -22,7 +22,7 @@ enum { SUITE_COUNT = sizeof suites / sizeof *suites };
 const fb_ops *fb_simt_ops(char *why) __attribute__((weak));
 
 /* What can be asked of the CPU backend; "" is its own choice. */
-static const char *const cpu_variants[] = {"portable", "avx2", "avx512", "avx512bf16", ""};
+static const char *const cpu_variants[] = {"portable", "avx2", "avx512", "avx512bf16", "amx", ""};
 
 static void print_help(const char *program)
 {

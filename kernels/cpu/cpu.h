@@ -11,7 +11,7 @@
  *     vec_*.h              the vocabulary: decode 32 codes, find 32 codes, fp32 vectors
  *     decode.h             weights of any span of a matrix, in fp32
  *     microkernel.h        the register tile both products end in
- *     pairs.h              both products on units that multiply pairs of bf16
+ *     pairs.h              both products on units that multiply pairs of bf16: vec_avx512bf16.h, vec_amx.h
  *     *_kernel.h           the operations
  *
  * Threads: OpenMP. Each output is made by one thread in an order that does not
@@ -68,6 +68,8 @@ CPU_DECLARE_SLOTS(avx512)
     size_t cpu_gemm_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);                 \
     size_t cpu_gemm_dx_workspace_##isa(const fb_context *, const fb_matrix *, int64_t m, fb_dtype);
 CPU_DECLARE_PRODUCTS(avx512bf16)
+CPU_DECLARE_PRODUCTS(amx)
+bool cpu_amx_usable(void); /* asks the operating system for tile registers, too */
 
 /* Rows of activations from which on bf16 units take a product. (FB_BATCH_INVARIANT: at any M, as a row's bits must not
  * depend on the others.) */

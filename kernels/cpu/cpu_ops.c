@@ -2,7 +2,7 @@
  *
  * Each table starts as the reference's and has slots overridden by the files of its
  * instruction set. The best that the processor and the operating system support is
- * taken; FOURBIT_CPU=portable, avx2, avx512 or avx512bf16 forces one. Chosen at the first call. */
+ * taken; FOURBIT_CPU=portable, avx2, avx512, avx512bf16 or amx forces one. Chosen at the first call. */
 #include "cpu.h"
 
 #include <cpuid.h>
@@ -38,6 +38,7 @@ WORKSPACE(portable)
 WORKSPACE(avx2)
 WORKSPACE(avx512)
 WORKSPACE(avx512bf16)
+WORKSPACE(amx)
 
 #define PRODUCTS(isa, weights)                                                                            \
     .variant = #isa, .workspace = workspace_##isa, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa, \
@@ -53,8 +54,9 @@ WORKSPACE(avx512bf16)
     .lora_backward = cpu_lora_backward_##isa
 
 /* NULL slots are the reference's. Best first. */
-enum { AVX512BF16, AVX512, AVX2, PORTABLE, VARIANTS };
+enum { AMX, AVX512BF16, AVX512, AVX2, PORTABLE, VARIANTS };
 static fb_ops variants[VARIANTS] = {
+    [AMX] = {PRODUCTS(amx, paired), OTHERS(avx512)},
     [AVX512BF16] = {PRODUCTS(avx512bf16, paired), OTHERS(avx512)},
     [AVX512] = {PRODUCTS(avx512, exact), OTHERS(avx512)},
     [AVX2] = {PRODUCTS(avx2, exact), OTHERS(avx2)},
@@ -83,6 +85,7 @@ static bool supported(int v)
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     switch (v) {
+    case AMX: return avx512 && has_avx512bf16() && cpu_amx_usable();
     case AVX512BF16: return avx512 && has_avx512bf16();
     case AVX512: return avx512;
     case AVX2: return avx2;
@@ -137,7 +140,7 @@ static void choose(void)
         }
     }
     if (!chosen)
-        snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%.64s is none of portable, avx2, avx512 and avx512bf16",
+        snprintf(chosen_why, sizeof chosen_why, "FOURBIT_CPU=%.64s is none of portable, avx2, avx512, avx512bf16 and amx",
                  forced ? forced : "");
 }
 

@@ -1,5 +1,5 @@
 /* pairs.h: out [M, P] = A [M, L] * B [L, P] on bf16 units, B a quantized matrix read along its rows (gemm: its
- * transpose) or its columns (gemm_dx). Included after a header that defines pairs_product.
+ * transpose) or its columns (gemm_dx). Included after a header that defines pairs_product, tiles_begin and tiles_end.
  *
  *   A      is copied once, rows padded with zeros (whole steps of 32; apart in the cache's sets)
  *   panel  DEPTH of L x some columns of P, decoded to bf16 and laid out two by two, as the units want it:
@@ -185,6 +185,7 @@ static void pairs_run(const pairs *q, const pairs_space *s, float *space, int64_
         const int64_t rows = cpu_min(ROWS, m - first);
 #pragma omp parallel num_threads(s->threads)
         {
+            tiles_begin();
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < cpu_round_up(rows, 16); i++) {
                 const int64_t n = i < rows ? q->l : 0;
@@ -200,6 +201,7 @@ static void pairs_run(const pairs *q, const pairs_space *s, float *space, int64_
                 else pairs_columns(q, s, rows, a, p, count, private, c, WIDTH);
                 if (!direct) pairs_write(q, c, first, rows, p, count);
             }
+            tiles_end();
         }
     }
 }
