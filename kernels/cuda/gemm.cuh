@@ -3,6 +3,7 @@
  *
  *   cuda_ops.cu   slot -> fb_gemm_call -> gemm.cu (gemm_dx.cu): chooses a path from dispatch.h -> the path's own file
  *
+ *   lora.cu         the same call with a low-rank term; its thin products are in lora_any.cu and lora_mma.cu
  *   gemm_any.cu     every shape, type and alignment; slow and right
  *   gemm_small.cu   M up to 16: weights once, as fast as memory gives them
  *   gemm_tile.cu    tensor cores by tiles

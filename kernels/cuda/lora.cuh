@@ -43,6 +43,10 @@ struct fb_thin_call {
     const char *wide_name, *thin_name, *out_name;
 };
 
+/* What a block of lora_mma takes at a time: the plan and the kernel agree on it. */
+enum { FB_THIN_ROWS = 128, FB_THIN_STEP = 64 };
+static inline int fb_thin_ranks(int rank) { return rank <= 64 ? 64 : 128; }
+
 enum { FB_THIN_OPERANDS = 4 };
 static inline size_t fb_thin_parts_bytes(int64_t rows, int rank, int splits)
 {
@@ -71,6 +75,8 @@ fb_status FB_CUDA(lora_backward)(fb_context *, fb_device, const fb_matrix *, con
 
 /* The paths of a thin product of at least one row. */
 fb_status FB_CUDA(lora_any)(const fb_thin_call *);
+bool FB_CUDA(lora_mma_serves)(const fb_thin_call *);
+fb_status FB_CUDA(lora_mma)(const fb_thin_call *); /* what it serves; wide across only with thin across */
 }
 
 #endif
