@@ -61,4 +61,4 @@ run-bench: $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer $(BUILD)/bin/fou
 	@BENCH=$(BUILD)/bin PROFILE='$(PROFILE)' BACKENDS='$(BACKENDS)' FILTER='$(FILTER)' MODELS='$(MODELS)' OUT='$(BENCH_OUT)' NO_PEERS='$(NO_PEERS)' \
 	    bench/run.sh
 
--include bench/gpu.mk bench/compare/build.mk
+-include bench/gpu.mk bench/compare/build.mk bench/goals/build.mk

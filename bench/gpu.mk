@@ -61,11 +61,14 @@ $(BUNDLE)/bin/test_fourbit_gpu: $(GPU_TEST_OBJS) $(DEVICE_CUDA) $(LIB)
 $(BUNDLE)/bin/fourbit-spike: $(SPIKE_OBJS) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(BUNDLE_LINK) $^ $(BUNDLE_STATIC) -o $@
+$(BUNDLE)/bin/fourbit-goals: $(addprefix $(BUILD)/bench/goals/,main.o table.o)
+	@mkdir -p $(@D)
+	$(Q)$(BUNDLE_LINK) $^ -l:libjansson.a -lm -o $@
 $(BUNDLE)/bin/capture-golden: $(BUILD)/bin/capture-golden
 	@mkdir -p $(@D)
 	$(Q)strip -s -o $@ $<
 
-BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-spike test_fourbit_gpu capture-golden)
+BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-goals fourbit-spike test_fourbit_gpu capture-golden)
 gpu-bundle: $(BUNDLE_PROGRAMS) ## programs and script for a machine with a GPU, in build/gpu (copy the folder there)
 	@CC='$(CC)' NVCC='$(NVCC)' scripts/gpu-bundle.sh $(BUNDLE) $(BUNDLE_MIB)
 
@@ -74,7 +77,7 @@ gpu-report: gpu-bundle ## everything on a machine with a GPU, in stages (ARGS='-
 else
 gpu-bundle:
 	@echo "make gpu-bundle: no nvcc (or CUDA=0): there is nothing to run on a GPU" >&2; exit 1
-gpu-report: $(BUILD)/bin/fourbit-gpu $(BUILD)/bin/fourbit-spike
+gpu-report: $(addprefix $(BUILD)/bin/,fourbit-gpu fourbit-spike fourbit-goals)
 	@scripts/gpu-report.sh --bin $(BUILD)/bin $(ARGS)
 endif
 .PHONY: gpu-bundle gpu-report

@@ -13,7 +13,7 @@
 /* The reference takes about 100 ns a weight and row of activations, on one thread. */
 static const double reference_limit = 4e6; /* weights * max(m, 1) */
 /* Ten calls of this much, ours and two dense peers', are a minute or two on two cores; the layers of large models at large M go beyond. */
-static const double cpu_limit = 1e11; /* operations */
+static const double cpu_limit = 1.5e11; /* operations */
 /* Hot is asked of what stays in a cache when it is called again and again. */
 static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the last-level cache */
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything there is to do on a machine with a GPU, into one folder: facts, the tests on device memory, golden vectors,
-# compute-sanitizer, the benchmarks beside their peers, and a page of summary.
+# compute-sanitizer, the benchmarks beside their peers, a page of summary, and the goals beside what was measured.
 #
 #   gpu-report.sh [options]
 #     --out DIR         the folder (build/results/gpu-report); what is done there already is not done again
@@ -11,7 +11,8 @@
 #     --list            the stages
 #     --help
 #
-# A stage ends within ten minutes (STAGE_SECONDS, 570; with --profile full the layers of a large model take longer). Interrupted, run it again: it goes on with the stage it was in.
+# A stage ends within ten minutes (STAGE_SECONDS, 570; a large model's layers in --profile full want 3000). Interrupted, run it
+# again: it goes on with the stage it was in.
 # Needs the programs of `make gpu-bundle`, bash and coreutils. The GPU's settings are left as they are.
 # Exit status: 0 all stages passed or could not run here, 1 a stage failed, 2 usage, 3 no GPU and --require-gpu.
 set -u
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
     --profile) profile=$2; shift ;;
     --require-gpu) require=yes ;;
     --list) for i in "${!stages[@]}"; do echo "$((i + 1)) ${stages[i]}"; done; exit 0 ;;
-    -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) usage "unknown argument $1" ;;
     esac
     shift
@@ -198,12 +199,23 @@ summary() {
         else verdict="not yet"; fi
         printf '%2d %-19s %s\n' $((i + 1)) "${stages[i]}" "$verdict"
     done
+    if [ -s "$out/goals.txt" ]; then printf '\nagainst the goals (goals.txt has all): %s\n' "$(tail -n 1 "$out/goals.txt")"; fi
     for i in bench-4bit bench-8bit bench-products bench-lora; do
         [ -s "$out/$i/table.txt" ] || continue
         printf '\n%s (median us, [p10-p90], GB/s, %% of the copy bandwidth, TFLOP/s, %% of the bf16 peak, times peers)\n' "$i"
         rows "$out/$i/table.txt"
     done
     if [ -s "$out/sanitizer/table.txt" ]; then printf '\ncompute-sanitizer\n'; cat "$out/sanitizer/table.txt"; fi
+}
+
+# ---- goals: every benchmark's rows together. A goal that is missed is no failure of this report. -------------------------
+goals() {
+    local results=("$out"/*/bench.json)
+    rm -f "$out/goals.txt"
+    [ -e "${results[0]}" ] || return 0
+    if [ ! -x "$bin/fourbit-goals" ]; then echo "goals: not compared: no fourbit-goals in $bin"; return 0; fi
+    "$bin/fourbit-goals" "${results[@]}" > "$out/goals.txt"
+    [ $? -ne 2 ] || { echo "goals: not compared: fourbit-goals could not read the results" >&2; rm -f "$out/goals.txt"; }
 }
 
 trap 'echo; echo "gpu-report: interrupted; the same command goes on from here" >&2; summary > "$out/summary.txt"; exit 130' INT TERM
@@ -220,8 +232,10 @@ else
         fi
     done
 fi
+goals
 summary > "$out/summary.new" && mv "$out/summary.new" "$out/summary.txt"
 echo
 cat "$out/summary.txt"
+if [ -s "$out/goals.txt" ]; then echo; cat "$out/goals.txt"; fi
 if [ -z "$gpu" ] && [ -n "$require" ]; then echo "gpu-report: no GPU, and one was required" >&2; exit 3; fi
 ! cat "$out"/state/[0-9]* | grep -q '^failed'

@@ -27,10 +27,12 @@ fresh() { # yes: with a GPU
     stub fourbit-gpu 'if [ "$1" = --facts ]; then
   [ -e '"$work"'/no-gpu ] && { echo "no GPU: planted"; exit 77; }
   printf "gpu     Planted GPU\ngpu_uuid   GPU-1234\nnvml   not there\n"; exit 0; fi
-while [ $# -gt 1 ]; do [ "$1" = --filter ] && filter=$2; shift; done
+for ((i = 1; i < $#; i++)); do j=$((i + 1)); [ "${!i}" = --filter ] && filter=${!j}; done
 [ -e '"$work"'/hang ] && { trap "echo interrupted; exit 130" TERM; sleep 30 & wait; }
+while [ $# -gt 0 ]; do [ "$1" = --out ] && echo "{}" > "$2/bench.json"; shift; done
 echo "dequantize cuda       nf4         b64      4096x4096    12.5 $filter"; echo "1 rows timed, 0 failed"'
     stub test_fourbit_gpu 'echo "               tests     70     70     70      0        0"; echo "             asserts 123456 123456 123456      0      n/a"'
+    stub fourbit-goals 'echo "M = 1  x_cublas >= 2.9  missed"; echo; echo "1 goals: 0 met, 1 missed, 0 not measured"'
     stub fourbit-spike 'echo "the same bits"'
     stub capture-golden 'echo "# Planted GPU" > "$1/sm_90.txt"'
     rm -f "$work/no-gpu" "$work/hang"
@@ -69,14 +71,29 @@ expect "no compute-sanitizer is said" has "5 sanitizer .*compute-sanitizer is mi
 expect "each benchmark has its cases" is "$(calls 'fourbit-gpu --profile quick')" 10
 expect "the general list without models" is "$(calls 'models none')" 4
 expect "a stage for each model" is "$(sed -n 's/.*--models \([a-z]*[^ ]*\).*/\1/p' "$work/calls" | grep -v none | sort | tr '\n' ' ')" "$models"
+expect "the goals are told" has "x_cublas >= 2.9  missed" "$work/log"
+expect "and counted in the summary" has "goals.txt has all): 1 goals: 0 met, 1 missed" "$work/out/summary.txt"
+expect "of all benchmarks together" is "$(sed -n '/^fourbit-goals/p' "$work/calls" | tail -n 1 | tr ' ' '\n' | grep -c bench.json)" 10
 expect "a page" test "$(wc -l < "$work/out/summary.txt")" -le 66
 before=$(calls .)
 report
-expect "nothing is done twice" is "$(calls .)" $((before + 1))
+expect "nothing is done twice" is "$(calls .)" $((before + 2)) # the facts, the goals
 report --stage tests
-expect "--stage runs it again" is "$(calls .)" $((before + 3))
+expect "--stage runs it again" is "$(calls .)" $((before + 5))
 report --stage 4
 expect "--stage takes a number" is "$(calls capture-golden)" 2
+
+# goals that are missed are no failure; results that cannot be read are told
+echo 1 > "$work/fourbit-goals.status"
+report
+expect "a missed goal is no failure of the report" is $? 0
+echo 2 > "$work/fourbit-goals.status"
+report
+expect "results that cannot be read are told" has "goals: not compared" "$work/log"
+expect "and leave no table" test ! -e "$work/out/goals.txt"
+rm "$work/fourbit-goals.status" "$work/bin/fourbit-goals"
+report
+expect "no program for it is told" has "no fourbit-goals" "$work/log"
 
 # compute-sanitizer, on some of the tests
 printf '#!/bin/bash\necho "sanitizer $*" >> %s/calls\necho "========= ERROR SUMMARY: 0 errors"\n' "$work" > "$work/tools/compute-sanitizer"
