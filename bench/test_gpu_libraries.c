@@ -2,7 +2,7 @@
  *   PLANT_CUBLAS        libcublas: column-major products, element by element
  *   PLANT_BITSANDBYTES  libbitsandbytes_cuda130: its functions, computed by our reference on host memory
  *   neither             the CUDA device that fourbit-gpu-peer links: the host's
- * PLANTED_FAULT in the environment makes bitsandbytes wrong, or end its process as it does on a CUDA error. */
+ * PLANTED_FAULT in the environment makes bitsandbytes wrong, or end its process as it does on a CUDA error, or cuBLAS refuse. */
 #include "bench/device.h"
 #include "fourbit.h"
 
@@ -29,17 +29,19 @@ int cublasGemmEx(void *handle, int ta, int tb, int m, int n, int k, const void *
 {
     fb_dtype t = at == 0 ? FB_F32 : at == 2 ? FB_F16 : FB_BF16, out = ct == 0 ? FB_F32 : t;
     float old = *(const float *)beta;
+    const char *fault = getenv("PLANTED_FAULT");
     (void)handle;
-    if (at != bt || (at != ct && ct != 0) || compute != 68 || algorithm != -1 || *(const float *)alpha != 1 || (old != 0 && old != 1)) return 7;
+    if (fault && strcmp(fault, "refuse") == 0) return 13;
+    if (at != bt || (at != ct && ct != 0) || compute != 68 || algorithm != -1 || (old != 0 && old != 1)) return 7;
     if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m) return 7;
     if ((double)m * n * k > 1e9) return 0; /* the ceiling: nobody looks at its result */
     for (int j = 0; j < n; j++)
         for (int i = 0; i < m; i++) {
-            double sum = old != 0 ? (double)fb_load(c, out, (int64_t)j * ldc + i) : 0;
+            double sum = 0, before = old != 0 ? (double)fb_load(c, out, (int64_t)j * ldc + i) : 0;
             for (int l = 0; l < k; l++)
                 sum += (double)fb_load(a, t, ta ? (int64_t)i * lda + l : (int64_t)l * lda + i) *
                        (double)fb_load(b, t, tb ? (int64_t)l * ldb + j : (int64_t)j * ldb + l);
-            fb_store(c, out, (int64_t)j * ldc + i, (float)sum);
+            fb_store(c, out, (int64_t)j * ldc + i, (float)(before + (double)*(const float *)alpha * sum));
         }
     return 0;
 }

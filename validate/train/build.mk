@@ -3,7 +3,7 @@
 # TRAIN_OBJS: everything but the programs' main files and the tests. A new .c here joins it by being here.
 TRAIN_MAINS  := $(wildcard validate/train/*_main.c)
 TRAIN_OBJS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TRAIN_MAINS) $(wildcard validate/train/test_*.c),$(wildcard validate/train/*.c))) \
-                $(addprefix $(BUILD)/bench/,device_host.o timing.o) $(BUILD)/validate/theory.o $(CHECKPOINT_OBJS)
+                $(addprefix $(BUILD)/bench/,device_host.o timing.o cublas.o) $(BUILD)/validate/theory.o $(CHECKPOINT_OBJS)
 TRAIN_LIBS    = $(call PKG,openblas) $(call PKG,jansson) -pthread $(LIB_LIBS)
 
 $(BUILD)/validate/train/%.o: EXTRA_FLAGS = $(OPENMP)
@@ -20,6 +20,15 @@ $(TRAIN_SIMT_OBJS): $(BUILD)/simt/%.o: %.cu
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -MMD -MP -c $< -o $@
 
+ifneq (,$(CUDA_OBJS))
+TRAIN_CUDA_OBJS := $(TRAIN_CUDA_SOURCES:%.cu=$(BUILD)/%.cu.o)
+TRAIN_GPU_OBJS  := $(TRAIN_CUDA_OBJS) $(BUILD)/bench/device_cuda.cu.o $(BUILD)/validate/train/gpu_runtime_cuda.cu.o
+$(TRAIN_CUDA_OBJS): $(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC $<)
+	$(Q)$(NVCC) -ccbin $(CXX) $(CPPFLAGS) $(filter-out --resource-usage,$(NVCC_FLAGS)) $(NVCC_COMPRESS) $(CUDA_GENCODE) -c $< -o $@
+endif
+
 # The gradient check: model and reference once more, in double.
 TRAIN_DOUBLE := $(addprefix $(BUILD)/validate/train/double/,model.o memory.o weights.o quantize_base.o linear.o model_run.o ops_reference.o \
                   test_gradient.o)
@@ -32,7 +41,7 @@ $(BUILD)/validate/test_train_gradient: $(TRAIN_DOUBLE) $(addprefix $(BUILD)/benc
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit -pthread $(LIB_LIBS) -o $@
 TESTS += $(BUILD)/validate/test_train_gradient
 
-$(BUILD)/bin/fourbit-train: $(BUILD)/validate/train/train_main.o $(TRAIN_OBJS) $(LIB)
+$(BUILD)/bin/fourbit-train: $(BUILD)/validate/train/train_main.o $(TRAIN_OBJS) $(TRAIN_GPU_OBJS) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(TRAIN_LIBS) -o $@
@@ -54,8 +63,11 @@ $(BUILD)/validate/train/test_cuda_planted.o: validate/train/test_cuda_planted.cp
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -DFB_SIMT=1 $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+# A cuBLAS that computes on the host, with whatever the machine has out of the way (bench/gpu.mk).
+$(BUILD)/validate/train/test_cuda.o: EXTRA_FLAGS = $(OPENMP) -DPLANTED_CUDA_HOME='"$(abspath $(BUILD))/bench/planted"'
 $(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_steps.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
-                                   $(TRAIN_OBJS) $(TRAIN_SIMT_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+                                   $(TRAIN_OBJS) $(TRAIN_SIMT_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB) \
+                                   | $(BUILD)/bench/planted/lib64/libcublas.so.13
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) -Wl,--wrap=_ZN4simt7executeERKNS_10InvocationE $^ -lcunit $(TRAIN_LIBS) -ldl -o $@
 TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_train_cuda)
@@ -66,7 +78,7 @@ TRAIN_ENV = OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive}
 
 # More of its options: make train ARGS='--format int4 --steps 400'
 .PHONY: train
-train: bootstrap ## QLoRA end to end on the CPU: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)
+train: bootstrap ## QLoRA end to end: a small base, quantized, adapters fine-tuned, text before and after (ARGS= OUT=)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(BUILD)/bin/fourbit-train
 	$(TRAIN_ENV) $(BUILD)/bin/fourbit-train --out "$(or $(OUT),build/results/train)" $(ARGS)
 

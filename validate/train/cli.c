@@ -30,7 +30,7 @@ static const char help[] =
     "    --clip X --weight-decay X --beta2 X                         (0.3, 0, 0.999)\n"
     "    --optimizer NAME       adamw32 (default) or adamw8: 8-bit blockwise state\n"
     "    --paged KIND[:BYTES]   resident (default), file, managed or pinned, of at most BYTES (k, m, g) in memory\n"
-    "    --unfused | --fused    adapters by dense products (default on cpu) or by the library's LoRA calls\n"
+    "    --unfused | --fused    adapters by dense products (default) or by the library's LoRA calls\n"
     "    --recompute            activation checkpointing: each layer is run again on the way back\n"
     "\n"
     "  what comes out\n"

@@ -2,6 +2,8 @@
  * the SIMT executor, which is there only in programs that link it. */
 #include "ops.h"
 
+#include "product_cublas.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,7 +23,7 @@ const lm_ops *lm_backend_ops(fb_backend backend, char why[FB_MESSAGE_SIZE])
     const char *choice = getenv("FOURBIT_CUDA");
     bool simt = choice && strcmp(choice, "simt") == 0;
     if (backend == FB_BACKEND_CUDA && simt && lm_simt_ops) return lm_simt_ops();
-    if (backend == FB_BACKEND_CUDA && !simt && lm_cuda_ops) return lm_cuda_ops();
+    if (backend == FB_BACKEND_CUDA && !simt && lm_cuda_ops) return lm_with_cublas(lm_cuda_ops());
     snprintf(why, FB_MESSAGE_SIZE, "the training loop has no kernels for backend %s%s in this program", fb_backend_name(backend),
              simt ? " in the executor" : "");
     return NULL;

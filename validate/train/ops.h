@@ -3,7 +3,8 @@
  *   ops_reference.c   double inside, one rounding at the end of each output: what the others are held against. Compiled a
  *                     second time with LM_DOUBLE for the gradient check
  *   ops_cpu.c         threads over independent outputs, loops that the compiler vectorises; dense products by OpenBLAS
- *   ops_cuda*.cu      the same on a GPU; the SIMT executor runs them in the tests
+ *   ops_cuda*.cu      the same on a GPU, dense products by cuBLAS where there is one (product_cublas.c); the SIMT executor runs
+ *                     them in the tests
  *
  * The same input gives the same bits, whatever the number of threads: what is summed over rows is summed by one thread, or
  * in chunks whose size does not depend on the threads.

@@ -2,6 +2,7 @@
  *
  * A launch in which the executor finds anything (a race, a read of bytes nobody wrote, an access outside a buffer) is an error
  * of its operation, and so of the test. What comes out is held to the bounds of test_lockstep.c. No GPU has run this yet. */
+#include "product_cublas.h"
 #include "random.h"
 #include "test_cuda_device.h"
 #include "test_cuda_steps.h"
@@ -185,6 +186,31 @@ static void test_barriers(void)
     CU_ASSERT(needed > 12 && needed == met);
 }
 
+/* By a cuBLAS that computes on the host: which way round matrices are handed to it. What it refuses is an error in its words. */
+static void test_cublas(void)
+{
+    setenv("CUDA_HOME", PLANTED_CUDA_HOME, 1);
+    const lm_ops *ops = lm_with_cublas(cuda_ops());
+    CU_ASSERT(strcmp(ops->name, "cuda+cublas") == 0 && ops == lm_with_cublas(cuda_ops()));
+    long before = test_cuda_launches();
+    for (int i = 0; i < 8 && trials[0].sizes[i][0]; i++) {
+        fb_context ctx;
+        fb_context_init(&ctx, FB_BACKEND_CUDA);
+        for (int64_t way = 0; way < 8; way++) {
+            const int64_t s[SIZES] = {trials[0].sizes[i][0], trials[0].sizes[i][1], trials[0].sizes[i][2], way % 4, way / 4};
+            fb_status status = try_product(lockstep_begin(ops), &ctx, s);
+            if (status != FB_OK || bad_elements()) printf("\n    case %d, way %d: %lld bad; %s", i, (int)way, (long long)bad_elements(), ctx.message);
+            CU_ASSERT(status == FB_OK && bad_elements() == 0);
+        }
+    }
+    CU_ASSERT(test_cuda_launches() == before); /* none of them went the other way */
+    fb_context ctx;
+    fb_context_init(&ctx, FB_BACKEND_CUDA);
+    setenv("PLANTED_FAULT", "refuse", 1);
+    CU_ASSERT(try_product(ops, &ctx, trials[0].sizes[0]) == FB_BACKEND_ERROR && strstr(ctx.message, "status 13"));
+    unsetenv("PLANTED_FAULT");
+}
+
 /* An id beyond the table is reported, with its source and buffer. */
 static void test_bounds(void)
 {
@@ -204,7 +230,7 @@ int main(void)
     setenv("FOURBIT_CUDA", "simt", 1);
     if (!test_steps_begin() || CU_initialize_registry() != CUE_SUCCESS) return 2;
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        {"each operation at its edges", test_shapes}, {"each barrier is needed", test_barriers}, {"an id beyond the table", test_bounds},
+        {"each operation at its edges", test_shapes}, {"each barrier is needed", test_barriers}, {"products by cuBLAS", test_cublas}, {"an id beyond the table", test_bounds},
         {"the guard on device memory", test_steps_guard}, {"losses as on the CPU", test_steps_losses},
         {"the same bits in any order", test_steps_orders}, {"a run goes on from its checkpoint", test_steps_resume},
         {"what leaves the device", test_steps_results}};

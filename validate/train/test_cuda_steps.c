@@ -128,14 +128,15 @@ static double furthest(const loop_report a[STEPS], const loop_report b[STEPS], i
 
 void test_steps_losses(void)
 {
-    static const struct { const char *name; lm_trains trains; lm_base base; fb_format format; bool dq, normalize, recompute, state8; } kinds[] = {
-        {"everything in fp32", LM_TRAINS_ALL, LM_BASE_F32, FB_NF4, false, false, false, false},
-        {"nf4, doubly quantized, normalized", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_NF4, true, true, false, false},
-        {"int4-affine, recomputed, 8-bit state", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_INT4_AFFINE, false, false, true, true}};
+    static const struct { const char *name; lm_trains trains; lm_base base; fb_format format; bool dq, normalize, fused, recompute, state8; } kinds[] = {
+        {"everything in fp32", LM_TRAINS_ALL, LM_BASE_F32, FB_NF4, false, false, false, false, false},
+        {"nf4, doubly quantized, normalized", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_NF4, true, true, false, false, false},
+        {"nf4, normalized, the library's LoRA", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_NF4, false, true, true, false, false},
+        {"int4-affine, recomputed, 8-bit state", LM_TRAINS_ADAPTERS, LM_BASE_4BIT, FB_INT4_AFFINE, false, false, false, true, true}};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         lm_options o = options_of(kinds[k].trains, kinds[k].base), cpu;
         loop_report gpu[STEPS], host[STEPS], other[STEPS];
-        o.format = kinds[k].format, o.double_quant = kinds[k].dq, o.normalize = kinds[k].normalize, o.recompute = kinds[k].recompute;
+        o.format = kinds[k].format, o.double_quant = kinds[k].dq, o.normalize = kinds[k].normalize, o.recompute = kinds[k].recompute, o.unfused = !kinds[k].fused;
         cpu = o, cpu.backend = FB_BACKEND_CPU;
         long before = test_cuda_launches();
         REQUIRE(run_steps(&o, kinds[k].state8, 1e-2, gpu, NULL, NULL));

@@ -526,6 +526,10 @@ static void test_program(void)
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 4 --batch 2 --seq 32 --sample 8 --paged file:4m --merge '%s/merged'",
              folder, folder, text_path, folder);
     CU_ASSERT(run_program(line) == 0 && said("held-out loss after"));
+    snprintf(line, sizeof line, "--backend cuda --out '%s/cuda' --base '%s/base' --text '%s' --steps 1 --batch 1 --seq 16 --sample 0", folder, folder, text_path);
+    int status = run_program(line); /* where there is a GPU, it runs */
+    CU_ASSERT(status == 0 || (status == 1 && said("CUDA")));
+    snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 4 --batch 2 --seq 32", folder, folder, text_path);
     char path[400];
     path_in(path, "base/tokenizer.json");
     FILE *f = fopen(path, "w");

@@ -123,7 +123,7 @@ static void identify(session *s)
     snprintf(s->identity, sizeof s->identity,
              "base %.16s text %.16s backend %s format %s block %d dq %d normalize %d rank %lld alpha %.9g rslora %d dropout %.9g batch %lld seq %lld "
              "accumulate %lld steps %lld lr %.17g schedule %s warmup %lld clip %.9g decay %.9g beta2 %.9g optimizer %s recompute %d seed %llu",
-             s->base_sha256, s->text.sha256, fb_backend_name(m->backend), format, m->block_size, m->double_quant, m->normalize, (long long)m->rank, m->alpha,
+             s->base_sha256, s->text.sha256, s->model->run->ops->name, format, m->block_size, m->double_quant, m->normalize, (long long)m->rank, m->alpha,
              m->rslora, m->dropout, (long long)m->batch, (long long)m->seq, (long long)c->loop.accumulate, (long long)c->loop.steps, c->loop.lr,
              loop_schedule_names[c->loop.schedule], (long long)c->loop.warmup, c->clip, c->weight_decay, c->beta2, c->state8 ? "adamw8" : "adamw32",
              m->recompute, (unsigned long long)m->seed);
@@ -233,7 +233,7 @@ static bool prepare(session *s, char checkpoint[PATH_SIZE], char log[PATH_SIZE],
     fb_matrix_sizes sizes = {.bits_per_weight = 32};
     if (w->codes) fb_matrix_get_sizes(w, &sizes);
     printf("model: %lld layers of %lld, %.2f bits a linear weight, %.3f M adapter parameters, on %s %s", (long long)s->model->config.num_hidden_layers,
-           (long long)s->model->config.hidden_size, sizes.bits_per_weight, (double)s->model->trainable_elements / 1e6, fb_backend_name(c->model.backend),
+           (long long)s->model->config.hidden_size, sizes.bits_per_weight, (double)s->model->trainable_elements / 1e6, s->model->run->ops->name,
            fb_backend_variant(c->model.backend));
     if (run->peak > 0) printf(", whose dense products reach %.0f GFLOP/s now", run->peak / 1e9);
     printf("\n");
