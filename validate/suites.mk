@@ -24,14 +24,15 @@ $(BUILD)/validate/test_simt_budgets: $(BUILD)/validate/simt/test_budgets.o $(CUD
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 
 # The products, path by path and (Hopper) plan by plan: kernels that the suites above meet only as the dispatch chooses.
-$(addprefix $(BUILD)/validate/simt/,test_gemm_sm90.o test_gemm_paths.o test_lora_paths.o): $(BUILD)/%.o: %.cpp
+$(addprefix $(BUILD)/validate/simt/,test_gemm_sm90.o test_gemm_stream.o test_gemm_paths.o test_lora_paths.o): $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -Ivalidate -Ikernels/cuda -DFB_SIMT=1 $(SIMT_CORE_FLAGS) -Wno-unknown-pragmas -MMD -MP -c $< -o $@
-$(BUILD)/validate/simt/planted_gemm_sm90.o $(BUILD)/validate/simt/planted_gemm_dx_sm90.o: validate/simt/test_gemm_sm90_planted.cpp
+$(addprefix $(BUILD)/validate/simt/planted_,gemm_sm90.o gemm_dx_sm90.o gemm_stream_sm90.o): validate/simt/test_gemm_sm90_planted.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX $< for $(@F))
-	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda -DFB_SIMT=1 $(if $(findstring dx,$(@F)),-DPLANTED_DX) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda -DFB_SIMT=1 $(if $(findstring dx,$(@F)),-DPLANTED_DX) \
+	    $(if $(findstring stream,$(@F)),-DPLANTED_STREAM) $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/validate/test_simt_sm90: $(addprefix $(BUILD)/validate/simt/,test_gemm_sm90.o planted_gemm_sm90.o planted_gemm_dx_sm90.o) \
                                   $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(call say,LD $@)
@@ -42,6 +43,10 @@ $(BUILD)/validate/simt/test_lora_planted.o: validate/simt/test_lora_planted.cpp
 	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda -DFB_SIMT=1 $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/validate/test_simt_lora_paths: $(addprefix $(BUILD)/validate/simt/,test_lora_paths.o test_lora_planted.o) $(VALIDATE_OBJS) \
                                         $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
+$(BUILD)/validate/test_simt_stream: $(addprefix $(BUILD)/validate/simt/,test_gemm_stream.o planted_gemm_stream_sm90.o) \
+                                    $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(LIB_LIBS) -lpthread -ldl -o $@
 $(BUILD)/validate/test_simt_gemm_paths: $(BUILD)/validate/simt/test_gemm_paths.o $(VALIDATE_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB)
@@ -66,4 +71,4 @@ $(BUILD)/validate/test_tiles: $(BUILD)/validate/tiles/test_tiles.o $(MODEL_OBJS)
 
 TESTS += $(BUILD)/validate/test_fourbit $(BUILD)/validate/test_tiles $(BUILD)/validate/test_cplusplus
 TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_fourbit_simt $(BUILD)/validate/test_simt_budgets $(BUILD)/validate/test_simt_sm90 \
-              $(BUILD)/validate/test_simt_gemm_paths $(BUILD)/validate/test_simt_lora_paths)
+              $(BUILD)/validate/test_simt_stream $(BUILD)/validate/test_simt_gemm_paths $(BUILD)/validate/test_simt_lora_paths)

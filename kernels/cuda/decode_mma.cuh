@@ -63,6 +63,10 @@ template <class T> static __device__ __forceinline__ void fb_mma(float (&d)[4], 
     else ptx::mma_m16n8k16_f16(d, a, b);
 }
 
+/* Where piece i (16 bytes, 8 columns) of lane t stands in a token's 256 bytes, so that the eight lanes that read together, four of one
+ * token and four of the next, are in all banks. */
+static __device__ __forceinline__ int fb_x_piece(int token, int i, int t) { return ((4 * i + t) ^ (token % 2 * 4)) * 16; }
+
 /* ---- decode ------------------------------------------------------------------------------------------------------------- */
 
 /* Byte `byte` of word (known to the compiler once loops are unrolled): its two weights in fp32.  copy: 8 * (lane % 16). */
@@ -141,13 +145,13 @@ static __device__ __forceinline__ uint2 fb_low_rank_four(const void *p, int64_t 
 static __device__ __forceinline__ bool fb_low_rank_wide(const void *p, int rank) { return rank % 4 == 0 && (size_t)p % 8 == 0; }
 
 /* acc[r][j] += B [16 rows of tile r] * U^T [8 tokens of octet j], before the 4-bit loop.  row, token: of this lane's quad
- * (g = lane / 4) in tile 0 and octet 0. */
+ * (g = lane / 4) in tile 0 and octet 0.  part of parts: every parts-th 16 of the rank, where warps share the sum. */
 template <class T, int RT, int TT>
 static __device__ __forceinline__ void fb_low_rank_prologue(const void *u, const void *b, int rank, int64_t m, int64_t n, int64_t row,
-                                                            int64_t token, float (&acc)[RT][TT][4])
+                                                            int64_t token, float (&acc)[RT][TT][4], int part = 0, int parts = 1)
 {
     const bool wide_b = fb_low_rank_wide(b, rank), wide_u = fb_low_rank_wide(u, rank);
-    for (int k = (int)threadIdx.x % 4 * 4; k < ((rank + 15) & ~15); k += 16) {
+    for (int k = 16 * part + (int)threadIdx.x % 4 * 4; k < ((rank + 15) & ~15); k += 16 * parts) {
         uint32_t a[RT][4];
 #pragma unroll
         for (int r = 0; r < RT; r++) {

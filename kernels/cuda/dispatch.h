@@ -37,10 +37,12 @@ static const fb_gemm_rule fb_gemm_rules[] = {
 };
 
 /* Hopper: generation 90 alone, wgmma is in no other. Asked before the tables of gemm.cu and gemm_dx.cu, which keep what no row
- * here takes or what its path does not serve (fp32 activations, K no multiple of 64, pointers or rows not on 16 bytes). */
+ * here takes or what its path does not serve: fp32 activations; pointers or rows not on 16 bytes; K no multiple of 64 (stream: of 32);
+ * for the stream also scales that do not end on 16 bytes, and an eighth of X that does not fit in shared memory (M = 16: K > 16384). */
 typedef enum fb_sm90_path {
-    FB_SM90_GEMM = 0, /* gemm_sm90.cu */
-    FB_SM90_GEMM_DX   /* gemm_dx_sm90.cu */
+    FB_SM90_STREAM = 0, /* gemm_stream_sm90.cu; serves M up to 16: its header says why not more */
+    FB_SM90_GEMM,       /* gemm_sm90.cu */
+    FB_SM90_GEMM_DX     /* gemm_dx_sm90.cu */
 } fb_sm90_path;
 
 typedef struct fb_sm90_rule {
@@ -50,6 +52,7 @@ typedef struct fb_sm90_rule {
 
 static const fb_sm90_rule fb_sm90_rules[] = {
     /* M from    to  path */
+    {      1,        16, FB_SM90_STREAM },
     {     17, INT64_MAX, FB_SM90_GEMM },
     {     65, INT64_MAX, FB_SM90_GEMM_DX },
 };

@@ -8,6 +8,10 @@ extern "C" bool FB_CUDA(gemm_hopper)(const fb_gemm_call *c, bool dx, fb_status *
     for (const fb_sm90_rule &r : fb_sm90_rules) {
         if (c->m < r.m_least || c->m > r.m_most) continue;
         switch (r.path) {
+        case FB_SM90_STREAM:
+            if (dx || !FB_CUDA(gemm_stream_sm90_serves)(c)) break;
+            *status = FB_CUDA(gemm_stream_sm90)(c);
+            return true;
         case FB_SM90_GEMM:
             if (dx || !FB_CUDA(gemm_sm90_serves)(c)) break;
             *status = FB_CUDA(gemm_sm90)(c);

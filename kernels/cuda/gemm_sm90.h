@@ -7,7 +7,7 @@
 
 /* How a product is laid over the chip. Each file chooses one for a call; the tests try others. */
 struct fb_sm90_plan {
-    int tokens; /* of a tile: 32, 64, 128, 256 (gemm_dx: 128, 256) */
+    int tokens; /* of a tile: 32, 64, 128, 256 (gemm_dx: 128, 256; gemm_stream: all) */
     int split;  /* blocks of a cluster that each sum over a part: 1, 2, 4, 8 */
     int share;  /* blocks of a cluster that copy each token once: 1 or 2; only without split */
     int blocks; /* of the grid, a multiple of split * share; 0: as many as there are multiprocessors, or fewer */
@@ -37,6 +37,9 @@ extern "C" {
 bool FB_CUDA(gemm_sm90_serves)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_sm90)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_sm90_planned)(const fb_gemm_call *, const fb_sm90_plan *);
+bool FB_CUDA(gemm_stream_sm90_serves)(const fb_gemm_call *);
+fb_status FB_CUDA(gemm_stream_sm90)(const fb_gemm_call *);
+fb_status FB_CUDA(gemm_stream_sm90_planned)(const fb_gemm_call *, const fb_sm90_plan *); /* split, blocks */
 bool FB_CUDA(gemm_dx_sm90_serves)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_dx_sm90)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_dx_sm90_planned)(const fb_gemm_call *, const fb_sm90_plan *);

@@ -77,9 +77,6 @@ __device__ __forceinline__ void finish_scales(const fb_product &p, const Lane &l
         scale[i] = inside && 8 * i < lane.rows_left ? fb_finish_scale(p.scales, s.scale[i], map, lane.offset) : make_float2(0, 0);
 }
 
-/* Where piece i of lane t (columns 32 t + 8 i ...) of a token stands in its 256 bytes. */
-__device__ __forceinline__ int x_piece(int token, int i, int t) { return ((4 * i + t) ^ (token % 2 * 4)) * 16; }
-
 /* X of steps first ... last - 1, zeros beyond K.  Neighbouring threads write neighbouring pieces, and read whole 256 bytes by sixteen. */
 __device__ __forceinline__ void stage_x(const fb_product &p, unsigned char *x, int first, int last)
 {
@@ -89,7 +86,7 @@ __device__ __forceinline__ void stage_x(const fb_product &p, unsigned char *x, i
         const int64_t k = (int64_t)(first + q / 16 / tokens) * kStep + 32 * t + 8 * i;
         const bool inside = k < p.k;
         const uint16_t *from = (const uint16_t *)p.x + (inside ? token * p.k + k : 0);
-        ptx::cp_async_16_zfill(ptx::shared_address(x) + (uint32_t)(q / 16 * kTokenBytes + x_piece(token, i, t)), from, inside ? 16 : 0);
+        ptx::cp_async_16_zfill(ptx::shared_address(x) + (uint32_t)(q / 16 * kTokenBytes + fb_x_piece(token, i, t)), from, inside ? 16 : 0);
     }
     ptx::cp_async_commit_group();
 }
@@ -125,7 +122,7 @@ __device__ __forceinline__ void multiply(const fb_product &p, const unsigned cha
         for (int r = 0; r < 4; r++) word[r] = i == 0 ? s.codes[r].x : i == 1 ? s.codes[r].y : i == 2 ? s.codes[r].z : s.codes[r].w;
 #pragma unroll
         for (int o = 0; o < OCTETS; o++)
-            b[o] = g + 8 * o < (int)p.m ? *(const uint4 *)(x + (g + 8 * o) * kTokenBytes + x_piece(g, i, t)) : make_uint4(0, 0, 0, 0);
+            b[o] = g + 8 * o < (int)p.m ? *(const uint4 *)(x + (g + 8 * o) * kTokenBytes + fb_x_piece(g, i, t)) : make_uint4(0, 0, 0, 0);
         multiply_word<T, ZERO, OCTETS>(table, word, scale, b, acc);
     }
 }

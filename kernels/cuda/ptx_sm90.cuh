@@ -44,6 +44,16 @@ FB_PTX bool mbarrier_try_wait_parity(uint32_t bar, uint32_t parity) {
 FB_PTX void mbarrier_wait_parity(uint32_t bar, uint32_t parity) {
     while (!mbarrier_try_wait_parity(bar, parity)) {}
 }
+/* Where blocks of the cluster have stored here before they arrived: plain waiting hears of its own block's stores alone. */
+FB_PTX void mbarrier_wait_parity_cluster(uint32_t bar, uint32_t parity) {
+    uint32_t done;
+    do {
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+    } while (!done);
+}
 
 /* --- fences between proxies --------------------------------------------------------------------------------------- */
 

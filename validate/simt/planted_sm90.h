@@ -15,6 +15,11 @@ enum Planted {
     kNoGroupBarrier,
     kNoOutBarrier,
     kNoClusterWait,
+    kNoHandBack,
+    kNoWarpBarrier,
+    kNoSumWait,
+    kNoTableBarrier,
+    kNoCopyWait,
     kPlantedBugs
 };
 
@@ -31,6 +36,11 @@ static const char *const planted_names[kPlantedBugs] = {
     "gemm_dx: decoded weights without the group's barrier",
     "gemm: the way out without the group's barrier",
     "a block does not wait for its cluster",
+    "stream: copies do not wait until a stage is handed back",
+    "stream: a warp arrives before all of its lanes are done",
+    "stream: sums are added up before all parts have come",
+    "stream: tables and X without the consumers' barrier",
+    "stream: X is read while it is copied",
 };
 
 extern int planted_bug;

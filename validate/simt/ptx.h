@@ -188,6 +188,9 @@ FB_PTX bool mbarrier_try_wait_parity(uint32_t bar, uint32_t parity, SIMT_SITE) {
 FB_PTX void mbarrier_wait_parity(uint32_t bar, uint32_t parity, SIMT_SITE) {
     while (!simt::mbarrier_test(bar, parity, true, s_)) {}
 }
+FB_PTX void mbarrier_wait_parity_cluster(uint32_t bar, uint32_t parity, SIMT_SITE) {
+    while (!simt::mbarrier_test(bar, parity, true, s_)) {}
+}
 FB_PTX void fence_mbarrier_init(SIMT_SITE) { simt::fence_mbarrier(s_); }
 FB_PTX void fence_proxy_async(SIMT_SITE) { simt::fence_proxy(s_); }
 

@@ -53,6 +53,7 @@ __global__ void ptx_sm90(const __grid_constant__ CUtensorMap map, void *global, 
     ptx::mbarrier_arrive_cluster(ptx::mapa(bar, 1));
     out[0] = ptx::mbarrier_test_wait_parity(bar, 0) + ptx::mbarrier_try_wait_parity(bar, 0);
     ptx::mbarrier_wait_parity(bar, 1);
+    ptx::mbarrier_wait_parity_cluster(bar, 0);
     ptx::cp_async_bulk_load(s, global, 64, bar);
     ptx::cp_async_bulk_load_hint(s, global, 64, bar, ptx::createpolicy_evict_first());
     ptx::cp_async_bulk_load_multicast(s, global, 64, bar, 3);

@@ -1,149 +1,8 @@
 /* test_gemm_sm90.cpp — the Hopper products in the executor, each plan by itself: every element within the bounds of check.h, in many
  * thread orders, with all checks on; the same bits whatever the order; each code byte once. */
-#include "gemm_sm90.h"
-#include "host.h"
-extern "C" {
-#include "check.h"
-#include "inputs.h"
-}
-#include <CUnit/Basic.h>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include "sm90_case.h"
 
 namespace {
-
-struct Problem {
-    bool dx;
-    int64_t m, n, k;
-    fb_sm90_plan plan;
-    fb_format format = FB_NF4;
-    int block = 64;
-    bool dq = false;
-    fb_dtype x = FB_BF16, y = FB_BF16;
-    bool bias = false, accumulate = false;
-    int rank = 0;
-    int64_t shift = 0; /* elements by which y misses a sector */
-    bool custom = false;
-};
-
-/* Memory of exactly so many bytes, at a known distance from a sector's start: by default 16, all that the kernels ask for. */
-struct Bytes {
-    std::vector<uint8_t> all;
-    uint8_t *p = nullptr;
-    size_t n = 0;
-    void make(size_t bytes, size_t shift = 16)
-    {
-        all.assign(bytes + 256, 0xff);
-        p = all.data() + (128 - (uintptr_t)all.data() % 128) % 128 + shift;
-        n = bytes;
-    }
-};
-
-struct Case {
-    Problem q;
-    fb_matrix w;
-    Bytes x, y, bias, u, b, before;
-    std::vector<uint8_t> codes, absmax_codes, zero_points;
-    std::vector<float> absmax, nested_absmax, nested_offset, codebook;
-    int64_t from, to;
-    fb_status (*planned)(const fb_gemm_call *, const fb_sm90_plan *) = nullptr; /* else the library's */
-
-    explicit Case(const Problem &p) : q(p), from(p.dx ? p.n : p.k), to(p.dx ? p.k : p.n)
-    {
-        fb_matrix_sizes s;
-        fb_context ctx;
-        fb_context_init(&ctx, FB_BACKEND_REFERENCE);
-        CU_ASSERT_FATAL(fb_matrix_init(&w, p.format, p.n, p.k, p.block, p.dq) == FB_OK);
-        fb_matrix_get_sizes(&w, &s);
-        codes.resize(s.codes), absmax_codes.resize(s.absmax_codes), zero_points.resize(s.zero_points);
-        absmax.resize(s.absmax / 4), nested_absmax.resize(s.nested_absmax / 4), nested_offset.resize(s.nested_offset / 4);
-        w.codes = codes.data(), w.absmax = absmax.data(), w.absmax_codes = absmax_codes.data(), w.zero_points = zero_points.data();
-        w.nested_absmax = nested_absmax.data(), w.nested_offset = nested_offset.data();
-        std::vector<float> dense((size_t)(p.n * p.k)), sums((size_t)s.blocks + 16);
-        input_fill(INPUT_GAUSSIAN, 7, p.block, dense.data(), FB_F32, p.n * p.k);
-        ctx.workspace = (void *)(((uintptr_t)sums.data() + 63) / 64 * 64);
-        ctx.workspace_bytes = (size_t)s.blocks * 4;
-        const fb_status status = fb_quantize(&ctx, dense.data(), FB_F32, &w);
-        if (status != FB_OK) printf("\n    %s", ctx.message);
-        CU_ASSERT_FATAL(status == FB_OK);
-        if (p.custom) {
-            for (int i = 0; i < FB_CODES; i++) codebook.push_back((float)(i - 7) / 9.0f);
-            w.codebook = codebook.data();
-        }
-        fill(x, p.m * from, p.x, 11), fill(bias, p.bias ? to : 0, p.x, 12);
-        fill(u, p.m * p.rank, p.x, 13), fill(b, to * p.rank, p.x, 14), fill(before, p.m * to, p.y, 15);
-        y.make((size_t)(p.m * to) * fb_dtype_size(p.y), (size_t)p.shift * fb_dtype_size(p.y));
-    }
-    static void fill(Bytes &v, int64_t n, fb_dtype t, uint64_t seed)
-    {
-        v.make((size_t)n * fb_dtype_size(t));
-        if (n) input_fill(INPUT_GAUSSIAN, seed, 64, v.p, t, n);
-    }
-
-    fb_status run(const char **message)
-    {
-        static fb_context ctx;
-        fb_context_init(&ctx, FB_BACKEND_CUDA);
-        if (q.accumulate) memcpy(y.p, before.p, y.n);
-        else memset(y.p, 0xff, y.n);
-        fb_gemm_call c = {&ctx, fb_device_of(90), &w, q.m, x.p, q.x, q.bias ? bias.p : nullptr, y.p, q.y, q.accumulate,
-                          {q.rank ? u.p : nullptr, q.rank ? b.p : nullptr, q.rank, 0, 0}};
-        CU_ASSERT(q.dx ? FB_CUDA(gemm_dx_sm90_serves)(&c) : FB_CUDA(gemm_sm90_serves)(&c));
-        *message = ctx.message;
-        if (planned) return planned(&c, &q.plan);
-        return q.dx ? FB_CUDA(gemm_dx_sm90_planned)(&c, &q.plan) : FB_CUDA(gemm_sm90_planned)(&c, &q.plan);
-    }
-
-    check_result check(const char *what)
-    {
-        const int64_t l = from + q.rank;
-        std::vector<double> dense((size_t)(q.n * q.k)), weights((size_t)(to * l));
-        std::vector<uint8_t> a((size_t)(q.m * l) * 2);
-        check_weights(&w, FB_WEIGHTS_ROUNDED, q.x, dense.data());
-        for (int64_t r = 0; r < to; r++)
-            for (int64_t i = 0; i < l; i++)
-                weights[(size_t)(r * l + i)] = i < from ? dense[(size_t)(q.dx ? i * q.k + r : r * q.k + i)]
-                                                        : fb_load(b.p, q.x, q.dx ? (i - from) * to + r : r * q.rank + i - from);
-        for (int64_t t = 0; t < q.m; t++) {
-            memcpy(&a[(size_t)(t * l) * 2], x.p + t * from * 2, (size_t)from * 2);
-            if (q.rank) memcpy(&a[(size_t)(t * l + from) * 2], u.p + t * q.rank * 2, (size_t)q.rank * 2);
-        }
-        check_product p = {};
-        p.what = what;
-        p.m = q.m, p.p = to, p.l = l;
-        p.a = a.data(), p.a_dtype = q.x;
-        p.weights = weights.data();
-        p.bias = q.bias ? bias.p : nullptr;
-        p.before = q.accumulate ? before.p : nullptr;
-        p.out = y.p, p.out_dtype = q.y;
-        p.gaussian = true;
-        return check_level2(&p);
-    }
-};
-
-void expect(bool ok, const char *what, const char *text)
-{
-    if (!ok) printf("\n    %s: %s", what, text);
-    CU_ASSERT(ok);
-}
-
-/* Runs it, checks it; false where it went wrong. */
-bool try_one(const char *what, const Problem &q)
-{
-    Case c(q);
-    const char *message;
-    char name[200];
-    snprintf(name, sizeof name, "%s %s m%d n%d k%d %s b%d%s %s->%s T%d/%d/%d/%d", what, q.dx ? "dx" : "gemm", (int)q.m, (int)q.n, (int)q.k,
-             fb_format_name(q.format), q.block, q.dq ? "+dq" : "", fb_dtype_name(q.x), fb_dtype_name(q.y), q.plan.tokens, q.plan.split,
-             q.plan.share, q.plan.blocks);
-    const fb_status status = c.run(&message);
-    expect(status == FB_OK, name, message);
-    if (status != FB_OK) return false;
-    const check_result r = c.check(name);
-    expect(r.ok, name, r.text);
-    return r.ok;
-}
 
 void shapes()
 {
@@ -276,12 +135,6 @@ void any_order()
 
 /* ---- budgets: bytes, sectors, banks, instructions --------------------------------------------------------------------- */
 
-uint64_t read_of(const char *name)
-{
-    const simt::BufferTraffic *t = simt::last_report().counters.buffer(name);
-    return t ? t->bytes_read : 0;
-}
-
 /* q has one tile of tokens and no tails. Codes once; tokens once a tile of rows, or pair of tiles; scales once a block. */
 void budget(const Problem &q, uint64_t token_reads)
 {
@@ -336,7 +189,7 @@ void planted()
         const char *message;
         for (planted_bug = 0; planted_bug < kPlantedBugs; planted_bug++) {
             const char *name = planted_names[planted_bug];
-            if (strstr(name, q.dx ? "gemm:" : "gemm_dx:")) continue;
+            if (strstr(name, "stream:") || strstr(name, q.dx ? "gemm:" : "gemm_dx:")) continue;
             for (uint64_t seed = 1; seed <= 3; seed++) {
                 simt::options().seed = seed;
                 c.planned = q.dx ? planted_gemm_dx_sm90_planned : planted_gemm_sm90_planned;
@@ -349,10 +202,7 @@ void planted()
     planted_bug = 0;
 }
 
-const struct {
-    const char *name;
-    void (*run)();
-} cases[] = {
+const NamedTest cases[] = {
     {"gemm: shapes, tails, rings", shapes},
     {"gemm: split sums and shared tokens", splits_and_pairs},
     {"gemm: formats, blocks, types", formats},
@@ -366,20 +216,4 @@ const struct {
 
 } // namespace
 
-int main(int argc, char **argv)
-{
-    simt::options().quiet = true;
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
-    CU_pSuite s = CU_add_suite("Hopper products in the executor", nullptr, nullptr);
-    unsigned added = 0, wanted = 0;
-    for (auto &c : cases) {
-        if (argc > 1 && !strstr(c.name, argv[1])) continue;
-        wanted++;
-        if (s && CU_add_test(s, c.name, c.run)) added++;
-    }
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
-    CU_cleanup_registry();
-    return bad || run != added || added != wanted || !wanted;
-}
+int main(int argc, char **argv) { return run_tests("Hopper products in the executor", cases, argc, argv); }

@@ -1,4 +1,5 @@
-/* test_gemm_sm90_planted.cpp — gemm_sm90.cu (PLANTED_DX: gemm_dx_sm90.cu) once more, with instructions that can be made to fail. */
+/* test_gemm_sm90_planted.cpp — gemm_sm90.cu (PLANTED_DX: gemm_dx_sm90.cu; PLANTED_STREAM: gemm_stream_sm90.cu) once more, with
+ * instructions that can be made to fail. */
 #include "kernels/cuda/gemm_sm90.h"
 #include "planted_sm90.h"
 
@@ -6,12 +7,24 @@ namespace ptx {
 
 /* The executor must not see the look at a host variable. */
 __attribute__((noinline, no_sanitize("thread"))) static bool planted(Planted bug) { return planted_bug == bug; }
+#ifdef PLANTED_STREAM
+static bool consumer() { return threadIdx.x < 256; }
+#else
 static bool consumer() { return threadIdx.x >= 128; }
+#endif
 
 [[maybe_unused]] static inline void planted_wait(uint32_t bar, uint32_t parity)
 {
-    if (consumer() && planted(kNoWait)) return;
+    if (planted(consumer() ? kNoWait : kNoHandBack)) return;
     mbarrier_wait_parity(bar, consumer() && planted(kWrongPhase) ? parity ^ 1 : parity);
+}
+[[maybe_unused]] static inline void planted_wait_cluster(uint32_t bar, uint32_t parity)
+{
+    if (!planted(kNoSumWait)) mbarrier_wait_parity_cluster(bar, parity);
+}
+[[maybe_unused]] static inline void planted_copy_wait()
+{
+    if (!planted(kNoCopyWait)) cp_async_wait_all();
 }
 [[maybe_unused]] static inline void planted_fence()
 {
@@ -37,7 +50,7 @@ template <int N> [[maybe_unused]] static inline void planted_wait_group()
 }
 [[maybe_unused]] static inline void planted_bar(unsigned id, unsigned threads)
 {
-    if (!planted(kNoGroupBarrier) && !planted(kNoOutBarrier)) bar_sync(id, threads);
+    if (!planted(kNoGroupBarrier) && !planted(kNoOutBarrier) && !planted(kNoTableBarrier)) bar_sync(id, threads);
 }
 [[maybe_unused]] static inline void planted_cluster_arrive()
 {
@@ -50,6 +63,15 @@ template <int N> [[maybe_unused]] static inline void planted_wait_group()
 
 } // namespace ptx
 
+#ifdef PLANTED_STREAM
+[[maybe_unused]] static inline void planted_warp_barrier()
+{
+    if (!ptx::planted(kNoWarpBarrier)) __syncwarp();
+}
+#define __syncwarp planted_warp_barrier
+#endif
+#define mbarrier_wait_parity_cluster planted_wait_cluster
+#define cp_async_wait_all planted_copy_wait
 #define mbarrier_wait_parity planted_wait
 #define wgmma_fence planted_fence
 #define wgmma_wait_group planted_wait_group
@@ -62,7 +84,9 @@ template <int N> [[maybe_unused]] static inline void planted_wait_group()
 #define cluster_wait planted_cluster_wait
 #undef FB_CUDA
 #define FB_CUDA(NAME) planted_##NAME
-#ifdef PLANTED_DX
+#if defined(PLANTED_STREAM)
+#include "kernels/cuda/gemm_stream_sm90.cu"
+#elif defined(PLANTED_DX)
 #include "kernels/cuda/gemm_dx_sm90.cu"
 #else
 #include "kernels/cuda/gemm_sm90.cu"

@@ -235,7 +235,7 @@ static void k_multicast(int bug, const char *in, unsigned *out) {
         __syncthreads();
     for (unsigned round = 0; round < 2; round++) {
         if (t == 0) {
-            if (round && bug != 2) ptx::mbarrier_wait_parity(d, 0); /* both blocks have read the first tile */
+            if (round && bug != 2) ptx::mbarrier_wait_parity_cluster(d, 0); /* both blocks have read the first tile */
             ptx::mbarrier_arrive_expect_tx(b, 1024);
             ptx::cp_async_bulk_load_multicast(ptx::shared_address(s + 512 * rank), in + 1024 * round + 512 * rank, 512, b, bug == 3 ? 7 : 3);
         }
