@@ -5,6 +5,8 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const char usage[] =
     "fourbit-compare [options] BASE NEW\n"
@@ -48,32 +50,47 @@ static int refuse(const char *text)
     return COMPARE_CANNOT;
 }
 
-/* To a temporary file, then renamed: a CI step that reads it never finds half of it. */
-static bool write_file(const char *path, void (*write)(const comparison *, FILE *), const comparison *c)
+static bool is_input(const side *s, const struct stat *info)
+{
+    struct stat other;
+    for (int i = 0; i < s->rounds; i++)
+        if (stat(s->files[i].path, &other) == 0 && other.st_dev == info->st_dev && other.st_ino == info->st_ino) return true;
+    return false;
+}
+
+/* To a temporary file, then renamed: a CI step that reads it never finds half of it. What is no regular file (a pipe,
+ * /dev/null, which root's rename would replace) is written to as it is. */
+static bool write_file(const char *path, void (*write)(const comparison *, FILE *), const comparison *c, char why[WHY])
 {
     char temporary[4200];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary) return false;
-    FILE *f = fopen(temporary, "w");
-    if (!f) return false;
-    write(c, f);
-    bool ok = !ferror(f);
-    ok = fclose(f) == 0 && ok && rename(temporary, path) == 0;
-    if (!ok) remove(temporary);
+    struct stat info;
+    const bool there = stat(path, &info) == 0, rename_it = !there || S_ISREG(info.st_mode);
+    if (there && (is_input(c->base, &info) || is_input(c->now, &info)))
+        return snprintf(why, WHY, "%.400s is one of the results that are compared: it is not overwritten", path), false;
+    const int length = snprintf(temporary, sizeof temporary, rename_it ? "%s.%ld.tmp" : "%s", path, (long)getpid());
+    FILE *f = length < (int)sizeof temporary ? fopen(temporary, "w") : (errno = ENAMETOOLONG, NULL);
+    bool ok = f != NULL;
+    if (f) {
+        write(c, f);
+        ok = !ferror(f);
+        ok = fclose(f) == 0 && ok && (!rename_it || rename(temporary, path) == 0);
+    }
+    if (!ok) snprintf(why, WHY, "%.400s could not be written: %s", path, strerror(errno));
+    if (f && !ok && rename_it) remove(temporary);
     return ok;
 }
 
 static int write_all(const request *q, const comparison *c)
 {
     bool table = true;
+    char why[WHY];
     for (int i = 0; i < FORMATS; i++) {
         if (!q->wanted[i]) continue;
         if (!q->file[i]) {
             formats[i].write(c, stdout);
             table = false;
-        } else if (!write_file(q->file[i], formats[i].write, c)) {
-            char text[WHY];
-            snprintf(text, sizeof text, "%.400s could not be written: %s", q->file[i], strerror(errno));
-            return refuse(text);
+        } else if (!write_file(q->file[i], formats[i].write, c, why)) {
+            return refuse(why);
         }
     }
     if (table) write_table(c, q->changes, stdout);

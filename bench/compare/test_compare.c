@@ -3,6 +3,7 @@
 #include "compare.h"
 
 #include <CUnit/Basic.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -392,6 +393,23 @@ static void test_formats(void)
     CU_ASSERT(access(path_of("o.json"), R_OK) == 0 && access(path_of("o.xml"), R_OK) == 0);
 }
 
+/* Not over a result that is compared; and what is no regular file is written to, not replaced. */
+static void test_output_places(void)
+{
+    char whole[64] = "";
+    struct stat info;
+    const char *b = make_file("b.json", with_factor(quiet, 1.3), 2);
+    make_file("a.json", quiet, 1);
+    SAYS(run("--json=%s %s %s", b, path_of("a.json"), b), 2, "it is not overwritten");
+    SAYS(run("%s %s", path_of("a.json"), b), 1, "SLOWER");
+    CU_ASSERT_FATAL(mkfifo(path_of("pipe"), 0600) == 0);
+    int reader = open(path_of("pipe"), O_RDONLY | O_NONBLOCK);
+    SAYS(run("--tracking=%s %s %s", path_of("pipe"), path_of("a.json"), b), 1, "SLOWER");
+    CU_ASSERT(read(reader, whole, sizeof whole - 1) > 0 && whole[0] == '[');
+    CU_ASSERT(stat(path_of("pipe"), &info) == 0 && S_ISFIFO(info.st_mode));
+    close(reader);
+}
+
 /* 5,000 rows of 31 samples in under a second of processor time, loading included. */
 static void test_speed(void)
 {
@@ -423,7 +441,7 @@ int main(void)
         {"two files", test_two_files}, {"planted 5 % in noisy rounds", test_five_per_cent}, {"null rate", test_null_rate},
         {"hashes and metrics exactly", test_exact}, {"controls", test_controls}, {"other machine, dirty", test_contexts},
         {"damaged rows", test_damaged_rows}, {"truncated files", test_truncated}, {"unfinished runs, usage", test_damaged_runs},
-        {"JSON, JUnit, Markdown, tracking", test_formats}, {"5,000 rows", test_speed}, CU_TEST_INFO_NULL};
+        {"JSON, JUnit, Markdown, tracking", test_formats}, {"where output goes", test_output_places}, {"5,000 rows", test_speed}, CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"compare", NULL, NULL, NULL, NULL, (CU_TestInfo *)tests}, CU_SUITE_INFO_NULL};
     if (!mkdtemp(folder) || CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS) return 2;
     CU_basic_set_mode(CU_BRM_VERBOSE);

@@ -27,15 +27,16 @@ enum { FILE_MAX_BYTES = 256 << 20 };
 static char *slurp(const char *path, size_t *bytes, char *why)
 {
     why[0] = '\0';
-    FILE *f = fopen(path, "rb");
     struct stat info;
+    bool there = stat(path, &info) == 0; /* asked before it is opened: a FIFO that nobody writes to would hang */
+    if (there && !S_ISREG(info.st_mode)) return refuse(why, "%.300s: not a file", path), NULL;
+    FILE *f = there ? fopen(path, "rb") : NULL;
     if (!f) {
         if (errno != ENOENT) refuse(why, "%.300s: %s", path, strerror(errno));
         return NULL;
     }
     char *text = NULL;
-    if (fstat(fileno(f), &info) != 0 || !S_ISREG(info.st_mode)) refuse(why, "%.300s: not a file", path);
-    else if (info.st_size > FILE_MAX_BYTES) refuse(why, "%.300s: %lld bytes are more than any result has", path, (long long)info.st_size);
+    if (info.st_size > FILE_MAX_BYTES) refuse(why, "%.300s: %lld bytes are more than any result has", path, (long long)info.st_size);
     else if (!(text = malloc((size_t)info.st_size + 1))) refuse(why, "%.300s: no memory", path);
     else {
         *bytes = fread(text, 1, (size_t)info.st_size, f);

@@ -5,6 +5,8 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DONE = 0, FAILED = 1, BAD_INPUT = 2 };
@@ -29,10 +31,29 @@ static int fail(int status, const char *name, const char *text)
     return status;
 }
 
+/* Whether a page may go there: a rename would put it in a device's place too (/dev/null, to root), or in an input's. */
+static bool may_replace(const char *path, const char **why)
+{
+    static const char begins[] = "<!doctype html";
+    char text[sizeof begins] = "";
+    struct stat info;
+    *why = NULL;
+    if (stat(path, &info) != 0) return true;
+    if (!S_ISREG(info.st_mode)) *why = S_ISDIR(info.st_mode) ? "is a folder; name a file for the page" : "is no regular file; name another for the page";
+    else if (info.st_size > 0) {
+        FILE *f = fopen(path, "rb");
+        if (!f || fread(text, 1, sizeof text - 1, f) == 0 || strcasecmp(text, begins) != 0) *why = "is there and is no page; it is left alone, name another file";
+        if (f) fclose(f);
+    }
+    return !*why;
+}
+
 /* Beside its place, then renamed: no reader ever finds half a page. */
 static int put(const char *path, const char *text, size_t size)
 {
     char temporary[4200];
+    const char *why;
+    if (!may_replace(path, &why)) return fail(FAILED, path, why);
     if (snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof temporary) return fail(BAD_INPUT, "--out", "the path is too long");
     FILE *f = fopen(temporary, "wb");
     if (!f) return fail(FAILED, path, strerror(errno));

@@ -347,6 +347,17 @@ static void whole_or_not_at_all(void)
     copy_testdata();
     CU_ASSERT_EQUAL(report_on("--out /proc/no/such/page.html r", said), 1);
     CU_ASSERT_EQUAL(report_on("--out r/plots r", said), 1); /* a folder */
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "r/plots: is a folder"));
+    CU_ASSERT_EQUAL(report_on("--out r/bench.json r", said), 1); /* an input */
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "r/bench.json: is there and is no page"));
+    CU_ASSERT_EQUAL(mkfifo(path_of("fifo"), 0600), 0);
+    CU_ASSERT_EQUAL(report_on("--out fifo r", said), 1); /* or a device, that the rename would replace */
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "fifo: is no regular file"));
+    CU_ASSERT_EQUAL(rename(path_of("fifo"), path_of("r/resources.txt")), 0); /* that nobody writes to: not waited for */
+    CU_ASSERT_EQUAL(report_on("r", said), 2);
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "r/resources.txt: not a file"));
+    unlink(path_of("r/resources.txt"));
+    free(expect_page("r"));
     char command[256];
     snprintf(command, sizeof command, "ls '%s'/r | grep tmp", scratch);
     CU_ASSERT_EQUAL(shell(said, sizeof said, command), 1); /* grep found nothing */

@@ -70,6 +70,8 @@ static bool check_destination(const char *path, ck_error *e)
 {
     struct stat st;
     if (*path == '\0') return ck_fail(e, "output", NULL, "the path is empty");
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && stat(path, &st) != 0)
+        return ck_fail(e, path, NULL, "is a symbolic link that leads nowhere; remove it, or give another path for the output");
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return ck_fail(e, path, NULL, "is %s, not a regular file; give another path for the output",
                        S_ISDIR(st.st_mode) ? "a directory" : "a device, FIFO or socket");

@@ -15,6 +15,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -269,11 +270,21 @@ static bool draw(const options *o, ck_error *e)
     return good;
 }
 
+/* quantize may replace its input, which OUT then has instead; a table has no weights. */
+static bool csv_is_input(const options *o, ck_error *e)
+{
+    struct stat in, csv;
+    if (!o->in || !o->csv || stat(o->in, &in) != 0 || stat(o->csv, &csv) != 0) return false;
+    if (in.st_dev != csv.st_dev || in.st_ino != csv.st_ino) return false;
+    ck_fail(e, o->csv, NULL, "is the file to be measured; give another path for the table");
+    return true;
+}
+
 int cmd_error(const options *o)
 {
     run r = {.o = o, .file = o->in ? o->in : "synthetic data"};
     ck_error e;
-    bool good = backend_open(&r.ctx, o, &e) && error_table_begin(&r.table, o->csv, &e) &&
+    bool good = !csv_is_input(o, &e) && backend_open(&r.ctx, o, &e) && error_table_begin(&r.table, o->csv, &e) &&
                 (o->in ? run_file(&r, &e) : run_synthetic(&r, &e)) && error_table_commit(&r.table, &e);
     if (!good) progress_clear(&r.bar);
     error_table_abort(&r.table);

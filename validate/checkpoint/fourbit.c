@@ -203,6 +203,14 @@ static bool take(int letter, const char *value, options *o)
     return false;
 }
 
+/* The exit status, unless standard output could not take what was said. */
+static int finish(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    fprintf(stderr, "fourbit: cannot write to standard output: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
 static int run_command(const command *c, int argc, char **argv, options *o)
 {
     opterr = 0;
@@ -210,7 +218,7 @@ static int run_command(const command *c, int argc, char **argv, options *o)
         if (letter == '?') return wrong(c, "\"%s\" is not an option, or lacks its value", argv[optind - 1]);
         if (letter == 'h') {
             fputs(c->usage, stdout);
-            return EXIT_OK;
+            return finish(EXIT_OK);
         }
         if (!strchr(c->letters, letter)) return wrong(c, "--%s is not for this command", table[index].name);
         if (!take(letter, optarg, o)) return wrong(c, "--%s: not a value it takes", table[index].name);
@@ -222,10 +230,7 @@ static int run_command(const command *c, int argc, char **argv, options *o)
     o->in = files > 0 ? argv[optind] : NULL;
     o->out = files > 1 ? argv[optind + 1] : NULL;
     af_cleanup_on_signals();
-    int status = c->run(o);
-    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
-    fprintf(stderr, "fourbit: cannot write to standard output: %s\n", strerror(errno));
-    return EXIT_FAILED;
+    return finish(c->run(o));
 }
 
 int main(int argc, char **argv)
@@ -239,11 +244,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         fputs(usage_all, stdout);
-        return EXIT_OK;
+        return finish(EXIT_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts("fourbit " FB_VERSION);
-        return EXIT_OK;
+        return finish(EXIT_OK);
     }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (strcmp(argv[1], commands[i].name) == 0) return run_command(&commands[i], argc - 1, argv + 1, &o);

@@ -173,6 +173,12 @@ static void fails_in_one_line(void)
     EXPECT_RUN(1, "--include: \"(\" is not a regular expression", "quantize", in, out, "--include", "(");
     EXPECT_RUN(1, "cannot create a file in its directory", "error", in, "--csv", "/nowhere/x.csv");
     EXPECT_RUN(1, "is a directory", "quantize", in, test_folder());
+    write_model(in, false);
+    EXPECT_RUN(1, "is the file to be measured", "error", in, "--csv", in, "--formats", "nf4");
+    EXPECT_RUN(0, "8 plain tensors", "info", in); /* and still is one */
+    CU_ASSERT_FATAL(symlink("nowhere", out) == 0);
+    EXPECT_RUN(1, "is a symbolic link that leads nowhere", "quantize", in, out);
+    unlink(out);
     REQUIRE(test_count_files(test_folder()) == 1, "%d files in the folder", test_count_files(test_folder()));
 }
 
@@ -388,8 +394,12 @@ static void interrupted_without_a_trace(void)
 static void notices_a_full_stdout(void)
 {
     char name[] = "fourbit", error[] = "error", samples[] = "--samples=100";
-    int status = finish(start((char *[]){name, error, samples, NULL}, "/dev/full", "/dev/null"));
-    REQUIRE(status == 1, "exit status %d with a full standard output", status);
+    char help[] = "--help", version[] = "--version";
+    char *const calls[][4] = {{name, error, samples, NULL}, {name, help, NULL}, {name, version, NULL}, {name, error, help, NULL}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        int status = finish(start(calls[i], "/dev/full", "/dev/null"));
+        REQUIRE(status == 1, "%s: exit status %d with a full standard output", calls[i][1], status);
+    }
 }
 
 void test_tool(CU_pSuite suite)
