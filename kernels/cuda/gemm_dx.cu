@@ -50,7 +50,7 @@ bool aligned(const fb_gemm_call &c)
 extern "C" fb_status FB_CUDA(gemm_dx)(const fb_gemm_call *c)
 {
     fb_status hopper;
-    if (!c->low_rank.threshold && FB_CUDA(gemm_hopper)(c, true, &hopper)) return hopper; /* it knows no dropout */
+    if (FB_CUDA(gemm_hopper)(c, true, &hopper)) return hopper;
     const Plan plan = plan_of(c->device, c->w, c->m, c->x_dtype);
     if (plan.path == FB_GEMM_DX_ANY || !aligned(*c)) return FB_CUDA(gemm_dx_any)(c);
     const bool small = plan.path == FB_GEMM_DX_SMALL;

@@ -30,6 +30,8 @@ struct fb_sm90_args {
     int64_t low_rank_row, low_rank_i;
     int rank, rank_steps;
     bool staged, accumulate;
+    uint32_t threshold; /* gemm_dx: of the low-rank product's dropout; 0: none */
+    uint64_t seed;
 };
 
 extern "C" {
@@ -115,6 +117,8 @@ static inline fb_sm90_args fb_sm90_args_of(const fb_gemm_call &c, const fb_sm90_
     p.low_rank_i = dx ? p.rows : 1;
     p.staged = c.y_dtype != FB_F32 && p.rows % 8 == 0 && fb_wide(c.y, 16);
     p.accumulate = c.accumulate;
+    p.threshold = p.rank ? c.low_rank.threshold : 0;
+    p.seed = c.low_rank.seed;
     return p;
 }
 

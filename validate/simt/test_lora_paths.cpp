@@ -2,6 +2,7 @@
  * cut and not; the low-rank term in gemm_dx's accumulators; whole layers as each generation runs them; in many thread orders, with
  * planted bugs, and what it costs by the executor's counters. */
 #include "gemm_dx.cuh"
+#include "gemm_sm90.h"
 #include "host.h"
 #include "lora.cuh"
 extern "C" {
@@ -241,6 +242,7 @@ struct Dx {
     bool accumulate = false;
     fb_format format = FB_NF4;
     size_t shift = 0; /* bytes by which u and b miss 16 */
+    fb_sm90_plan hopper = {0, 1, 1, 0}; /* tokens not 0: gemm_dx_sm90's path */
 };
 
 struct DxCase {
@@ -267,10 +269,11 @@ struct DxCase {
         else memset(dx.p, 0xff, dx.bytes);
         const fb_gemm_call c = {&ctx, fb_device_of(80), &w, q.m, dy.p, q.t, nullptr, dx.p, q.out, q.accumulate,
                                 {u.p, b.p, q.rank, fb_dropout_threshold(q.dropout), kSeed}};
-        fb_status s = q.path == FB_GEMM_DX_ANY     ? FB_CUDA(gemm_dx_any)(&c)
+        fb_status s = q.hopper.tokens              ? FB_CUDA(gemm_dx_sm90_planned)(&c, &q.hopper)
+                      : q.path == FB_GEMM_DX_ANY   ? FB_CUDA(gemm_dx_any)(&c)
                       : q.path == FB_GEMM_DX_SMALL ? FB_CUDA(gemm_dx_small)(&c, q.splits)
                                                    : FB_CUDA(gemm_dx_tile)(&c, q.splits);
-        if (s == FB_OK && (q.path == FB_GEMM_DX_SMALL || q.splits > 1)) s = FB_CUDA(gemm_dx_sum)(&c, q.splits, q.path == FB_GEMM_DX_SMALL);
+        if (s == FB_OK && !q.hopper.tokens && (q.path == FB_GEMM_DX_SMALL || q.splits > 1)) s = FB_CUDA(gemm_dx_sum)(&c, q.splits, q.path == FB_GEMM_DX_SMALL);
         if (s != FB_OK) printf("\n    %s", ctx.message);
         CU_ASSERT_FATAL(s == FB_OK);
     }
@@ -284,7 +287,7 @@ struct DxCase {
         for (int64_t i = 0; i < q.k * rank; i++) with[(size_t)i] = fb_load(b.p, q.t, i);
         for (int64_t i = 0; i < q.m * q.k; i++) kept[(size_t)i] = check_keeps(seed, q.dropout, i);
         char name[160];
-        snprintf(name, sizeof name, "gemm_dx path %d m%d n%d k%d rank %d splits %d dropout %g %s", (int)q.path, (int)q.m, (int)q.n, (int)q.k, q.rank,
+        snprintf(name, sizeof name, "gemm_dx path %d/%d m%d n%d k%d rank %d splits %d dropout %g %s", (int)q.path, q.hopper.tokens, (int)q.m, (int)q.n, (int)q.k, q.rank,
                  q.splits, (double)q.dropout, fb_dtype_name(q.t));
         check_product p = {};
         p.what = name, p.m = q.m, p.p = q.k, p.l = q.n, p.a = dy.p, p.a_dtype = q.t, p.weights = weights.data(), p.dx = true;
@@ -316,11 +319,16 @@ void dx_low_rank()
         try_dx({FB_GEMM_DX_TILE, m, 72, 544, 256, 1, 0.5f, FB_BF16, FB_F16, m == 64, FB_NF4, 2});
         try_dx({FB_GEMM_DX_TILE, m, 200, 32, 16, 3, 0.1f, FB_BF16, FB_BF16, true});
     }
+    try_dx({FB_GEMM_DX_TILE, 150, 136, 192, 8, 1, 0.5f, FB_BF16, FB_F32, true, FB_NF4, 0, {128, 1, 1, 2}});
+    try_dx({FB_GEMM_DX_TILE, 300, 72, 64, 72, 1, 0.25f, FB_F16, FB_F16, false, FB_INT4_AFFINE, 0, {256, 1, 1, 1}});
+    try_dx({FB_GEMM_DX_TILE, 70, 256, 128, 136, 1, 0.1f, FB_BF16, FB_BF16, true, FB_NF4, 0, {128, 2, 1, 0}}); /* one of two adds the term */
+    try_dx({FB_GEMM_DX_TILE, 140, 64, 256, 256, 1, 0.3f, FB_BF16, FB_BF16, false, FB_FP4, 0, {128, 1, 2, 2}});
 }
 void dx_any_order()
 {
-    for (fb_gemm_dx_path path : {FB_GEMM_DX_SMALL, FB_GEMM_DX_TILE}) {
-        DxCase c({path, path == FB_GEMM_DX_SMALL ? 13 : 70, 144, 352, 40, 2, 0.1f, FB_BF16, FB_F32, true});
+    for (int path = 0; path < 3; path++) {
+        DxCase c({path ? FB_GEMM_DX_TILE : FB_GEMM_DX_SMALL, path ? 70 : 13, 144, 320, 40, path < 2 ? 2 : 1, 0.1f, FB_BF16, FB_F32, true, FB_NF4, 0,
+                  {path < 2 ? 0 : 128, 2, 1, 0}});
         c.run();
         expect(c.check(40, kSeed));
         const std::vector<uint8_t> first = c.dx.bits();
