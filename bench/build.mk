@@ -1,7 +1,11 @@
 # fourbit-bench times what is there, fourbit-peer runs a peer library for it in a process of its own.
-BENCH_LIBS  = $(call PKG,benchmark) $(call PKG,openblas) $(call PKG,jansson) -lstdc++ -ldl -pthread $(LIB_LIBS)
+# oneDNN has no pkg-config file. What was found is written down, so that installing it makes the object anew.
+ONEDNN     := $(shell printf '\043include <oneapi/dnnl/dnnl_version.h>\n\043if DNNL_VERSION_MAJOR != 2\n\043error\n\043endif\n' | \
+                $(CC) -E -x c - >/dev/null 2>&1 && echo -ldnnl)
+$(shell mkdir -p $(BUILD)/bench; echo '$(ONEDNN)' | cmp -s - $(BUILD)/bench/onednn || echo '$(ONEDNN)' > $(BUILD)/bench/onednn)
+BENCH_LIBS  = $(ONEDNN) $(call PKG,benchmark) $(call PKG,openblas) $(call PKG,jansson) -lstdc++ -ldl -pthread $(LIB_LIBS)
 BENCH_CASES := $(addprefix $(BUILD)/validate/,check.o check_lora.o cases.o inputs.o) $(addprefix $(BUILD)/bench/,work_lora.o layers.o)
-BENCH_OBJS  := $(addprefix $(BUILD)/bench/,gbench.o timing.o ceilings.o work.o peer_openblas.o peer_client.o provenance.o \
+BENCH_OBJS  := $(addprefix $(BUILD)/bench/,gbench.o timing.o ceilings.o work.o peer_openblas.o peer_onednn.o peer_client.o provenance.o \
                  results.o table.o run.o) $(BENCH_CASES)
 PEER_OBJS   := $(addprefix $(BUILD)/bench/,peer_server.o peer_openblas.o timing.o work.o) $(BENCH_CASES)
 
@@ -9,6 +13,8 @@ TOOLS += $(BUILD)/bin/fourbit-bench $(BUILD)/bin/fourbit-peer
 TESTS += $(BUILD)/bench/test_bench
 
 $(BUILD)/bench/%.o: EXTRA_FLAGS = $(OPENMP) -I$(BUILD)/bench $(shell pkg-config --cflags openblas 2>/dev/null)
+$(BUILD)/bench/peer_onednn.o: EXTRA_FLAGS += $(if $(ONEDNN),-DBENCH_ONEDNN)
+$(BUILD)/bench/peer_onednn.o: $(BUILD)/bench/onednn
 $(BUILD)/bench/provenance.o: EXTRA_FLAGS += '-DBENCH_CFLAGS="$(COMMON)"'
 $(BUILD)/bench/provenance.o: $(BUILD)/bench/commit.h
 

@@ -2,6 +2,7 @@
  *
  *   openblas              dense fp32: sgemm, at M = 1 sgemv, on the weights decoded beforehand
  *   dequantize+openblas   our dequantize to fp32, then that: what a program without a fused kernel does
+ *   onednn                dense bf16: matmul on weights packed beforehand; bf16 cases, where the build found oneDNN
  *   bitsandbytes-cpu      its CPU library, in a process of its own (peer_client.c, peer_server.c)
  *
  * A peer that cannot do a case has no row for it; one that fails or computes
@@ -32,6 +33,18 @@ void openblas_set_threads(int threads);
 
 /* out [m, p] = a * op(weights [n, k]): gemm or gemm_dx, dense fp32. Shared by the peers. */
 void dense_product(const fb_case *c, const float *a, const float *weights, float *out);
+
+/* ---- oneDNN ------------------------------------------------------------------------------- */
+
+typedef struct onednn_peer onednn_peer;
+
+/* For FB_OP_GEMM and FB_OP_GEMM_DX in bf16. NULL with why. */
+onednn_peer *onednn_peer_new(work *w, int threads, char how[TIMING_WHY], char why[TIMING_WHY]);
+void onednn_peer_free(onednn_peer *q);
+bool onednn_peer_run(void *self, int calls, bool cold, timing_span *span, char why[TIMING_WHY]);
+const float *onednn_peer_out(const onednn_peer *q);
+work_cost onednn_peer_cost(const work *w);
+const char *onednn_version(void); /* NULL: built without */
 
 /* ---- a library in a process of its own -------------------------------------------------------- */
 

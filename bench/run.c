@@ -20,7 +20,7 @@ static const double hot_limit_quick = 1 << 20; /* weights; full: bytes, half the
 static const stop_rule quick_rule = {.floor = 7, .ceiling = 31, .seconds = 1.0, .hard_seconds = 6, .spread = 0.02, .sample_seconds = 1e-3};
 static const stop_rule full_rule = {.floor = 11, .ceiling = 101, .seconds = 5.0, .hard_seconds = 60, .spread = 0.01, .sample_seconds = 5e-3};
 
-enum { MAX_CONTENDERS = 5, CEILING_ROUNDS = 5 }; /* cpu, plugin, three peers; of LoRA: cpu, plugin, the base */
+enum { MAX_CONTENDERS = 6, CEILING_ROUNDS = 5 }; /* cpu, plugin, four peers; of LoRA: cpu, plugin, the base */
 
 typedef struct runner {
     const run_options *o;
@@ -198,6 +198,15 @@ static void check_dense(runner *n, entrant *e, dense_peer *p, bool made, const c
     }
 }
 
+static void check_onednn(runner *n, entrant *e, onednn_peer *p, const char *missing)
+{
+    char why[TIMING_WHY];
+    timing_span span;
+    e->c.self = p, e->c.run = onednn_peer_run;
+    if (!p) disqualify(e, missing);
+    else if (!onednn_peer_run(p, 1, false, &span, why) || !peer_output_right(&n->w, onednn_peer_out(p), why)) disqualify(e, why);
+}
+
 static void check_process(runner *n, entrant *e)
 {
     char why[TIMING_WHY] = "";
@@ -224,6 +233,7 @@ typedef struct field {
     ours plugin_own;
     uint64_t plugin_hash;
     dense_peer dense, decoding;
+    onednn_peer *onednn;
     work plain; /* LoRA: the same data, one product */
     ours base;
 } field;
@@ -241,6 +251,11 @@ static void enter_peers(runner *n, field *f)
         e = enter(n, f->e, &f->count, "dequantize+openblas", "peer:dequantize+openblas", dense_peer_cost(&f->decoding), bits);
         snprintf(e->how, sizeof e->how, "fourbit's dequantize to fp32, then OpenBLAS");
         check_dense(n, e, &f->decoding, made, why);
+        if (onednn_version() && n->w.c.dtype == FB_BF16) {
+            e = enter(n, f->e, &f->count, "onednn", "peer:onednn", onednn_peer_cost(&n->w), 16);
+            f->onednn = onednn_peer_new(&n->w, n->threads, e->how, why);
+            check_onednn(n, e, f->onednn, why);
+        }
     }
     if (n->peer && peer_does(&n->w.c, why)) {
         entrant *e = enter(n, f->e, &f->count, "bitsandbytes-cpu", "peer:bitsandbytes-cpu", work_cost_of(&n->w), bits);
@@ -353,6 +368,7 @@ static bool run_case(runner *n, const fb_case *c, fb_backend backend, const bool
     work_unshare(&f.plain);
     dense_peer_free(&f.dense);
     dense_peer_free(&f.decoding);
+    onednn_peer_free(f.onednn);
     return ok;
 }
 
@@ -411,7 +427,10 @@ static void warn_if_busy(const runner *n)
 static void start_peers(runner *n)
 {
     char library[4096], version[128] = "", path[4096];
-    provenance_set(n->r.context, "peers", "openblas, dequantize+openblas");
+    const char *linked = onednn_version() ? "openblas, dequantize+openblas, onednn" : "openblas, dequantize+openblas";
+    provenance_set(n->r.context, "peers", "%s", linked);
+    provenance_set(n->r.context, "onednn", "%s", onednn_version() ? onednn_version() : "built without it (libdnnl-dev)");
+    if (!onednn_version()) fprintf(n->o->progress, "skipped: peer onednn: built without oneDNN 2 (libdnnl-dev)\n");
     if (!n->o->peers) return;
     snprintf(library, sizeof library, "%s/bitsandbytes/libbitsandbytes_cpu.so", n->o->peers);
     snprintf(path, sizeof path, "%s/bitsandbytes.version", n->o->peers);
@@ -421,7 +440,7 @@ static void start_peers(runner *n)
     if (access(library, R_OK) != 0) snprintf(n->peer_missing, sizeof n->peer_missing, "it is not there (make peers fetches it)");
     else n->peer = peer_start(n->o->peer_server, library, n->threads, n->peer_missing);
     if (!n->peer) fprintf(n->o->progress, "skipped: peer bitsandbytes-cpu: %s\n", n->peer_missing);
-    if (n->peer) provenance_set(n->r.context, "peers", "openblas, dequantize+openblas, bitsandbytes-cpu");
+    if (n->peer) provenance_set(n->r.context, "peers", "%s, bitsandbytes-cpu", linked);
     provenance_set(n->r.context, "bitsandbytes", "%s", n->peer ? version[0] ? version : "version unknown" : n->peer_missing);
 }
 

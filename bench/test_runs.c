@@ -1,4 +1,5 @@
 /* test_runs.c: whole runs of the benchmark: with wrong kernels, impossible times, interruptions, crashing peers. */
+#include "bench/peers.h"
 #include "bench/results.h"
 #include "bench/run.h"
 #include "bench/test_bench.h"
@@ -322,11 +323,34 @@ static void test_peers(void)
     CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
 }
 
+/* A row of its own beside a bf16 product, both ways, cold and hot, where the build has oneDNN and the processor bf16; none beside fp32. */
+static void test_onednn(void)
+{
+    run_options o = options_for(&bench_library, "^gemm");
+    fb_case some[] = {cases[2], cases[2], cases[3], cases[6]};
+    some[1].op = FB_OP_GEMM_DX;
+    o.backends = 1u << FB_BACKEND_CPU, o.cases = some;
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    json_t *all = result(), *row;
+    size_t i, rows = 0, timed = 0, skipped = 0, ratios = 0;
+    json_array_foreach(json_object_get(all, "benchmarks"), i, row) {
+        if (json_object_get(row, "x_onednn")) ratios++;
+        if (!strstr(json_string_value(json_object_get(row, "name")), "/peer:onednn/")) continue;
+        const char *error = json_string_value(json_object_get(row, "error_message"));
+        rows++, timed += !error, skipped += error && strstr(error, "no bf16 product");
+    }
+    CU_ASSERT_EQUAL(rows, onednn_version() ? 4 : 0);
+    CU_ASSERT_EQUAL(timed + skipped, rows);
+    CU_ASSERT_EQUAL(ratios, timed);
+    json_decref(all);
+}
+
 bool add_run_tests(CU_pSuite suite, const char *scratch)
 {
     folder = scratch;
     nowhere = fopen("/dev/null", "w");
     return nowhere && CU_add_test(suite, "right kernels", test_right_kernels) && CU_add_test(suite, "wrong kernels", test_wrong_kernels) &&
            CU_add_test(suite, "above the roof", test_above_roof) && CU_add_test(suite, "interrupted", test_interrupted) &&
-           CU_add_test(suite, "killed", test_killed) && CU_add_test(suite, "usage", test_usage) && CU_add_test(suite, "peers", test_peers);
+           CU_add_test(suite, "killed", test_killed) && CU_add_test(suite, "usage", test_usage) && CU_add_test(suite, "peers", test_peers) &&
+           CU_add_test(suite, "onednn", test_onednn);
 }

@@ -71,6 +71,7 @@ report_optional() {
 nvcc: CUDA kernels are compiled|has_command nvcc || test -x /usr/local/cuda/bin/nvcc
 NVIDIA GPU: CUDA kernels are run|has_command nvidia-smi && nvidia-smi -L
 clang: make fuzz, second compiler|has_command clang
+oneDNN 2, libdnnl-dev: a dense bf16 peer|test -e /usr/include/oneapi/dnnl/dnnl.h
 AVX2|grep -qw avx2 /proc/cpuinfo
 AVX-512 (F, BW, DQ, VL)|grep -qw avx512bw /proc/cpuinfo && grep -qw avx512vl /proc/cpuinfo
 AVX512-BF16|grep -qw avx512_bf16 /proc/cpuinfo
