@@ -155,16 +155,18 @@ static void one_hot(void)
             }
 }
 
-/* Every byte value as codes and the tables of a checkpoint. */
+/* Every byte value as codes and the tables of a checkpoint, for M of every path. With the built-in tables the same products are wrong. */
 static void codes_and_codebooks(void)
 {
+    static const int64_t ms[] = {1, 5, 9, 30, 60, 100, 130};
     float book[FB_CODES], nested[FB_CODES8];
     for (int i = 0; i < FB_CODES; i++) book[i] = (float)(i - 7) / 9.0f;
     for (int i = 0; i < FB_CODES8; i++) nested[i] = (float)(i - 127) / 128.0f;
-    for (int64_t m = 1; m <= 9; m += 4)
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (int custom = 0; custom < 2; custom++)
             for (int format = 0; format < FB_FORMAT_COUNT; format++) {
-                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, true, 31, m == 5 ? 260 : 288, m, FB_BF16, CASE_TEST, 0};
+                const int64_t m = ms[i];
+                fb_case c = {FB_OP_GEMM, (fb_format)format, 64, true, 31, m == 5 ? 260 : 288, m, m == 30 ? FB_F16 : FB_BF16, CASE_TEST, 0};
                 gemm_run r;
                 run_new(&r, &c, FB_F32, INPUT_GAUSSIAN);
                 suite_random_matrix(&r.w, 55);
@@ -174,6 +176,14 @@ static void codes_and_codebooks(void)
                 }
                 run_call(&r, 0, "codes");
                 check_level_two(&r, custom ? "custom codebooks" : "every byte as codes", false);
+                if (custom) {
+                    r.w.m.codebook = NULL;
+                    check_product p = run_product(&r, FB_WEIGHTS_ROUNDED, "another codebook", false);
+                    REQUIRE(!check_level2(&p).ok, "M %d: the codebook makes no difference", (int)m);
+                    r.w.m.codebook = book, r.w.m.nested_codebook = NULL;
+                    p = run_product(&r, FB_WEIGHTS_ROUNDED, "another map of scales", false);
+                    REQUIRE(!check_level2(&p).ok, "M %d: the map of scales makes no difference", (int)m);
+                }
                 run_free(&r);
             }
 }

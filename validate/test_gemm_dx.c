@@ -89,27 +89,43 @@ static void whole_tiles(void)
         }
 }
 
-/* dY = rows of the identity: dX is rows of the dequantized weights, bit for bit. */
-static void one_hot_of(int64_t n, int64_t k, const int64_t ms[3])
+/* Rows 30, 31 ... of w, around its end. */
+static void rows_of(const fb_matrix *w, fb_dtype t, int64_t m, guard *dense, guard *want)
 {
+    fb_context reference;
+    fb_context_init(&reference, FB_BACKEND_REFERENCE);
+    REQUIRE(fb_dequantize(&reference, w, dense->data, t) == FB_OK, "%s", reference.message);
+    for (int64_t j = 0; j < m * w->cols; j++)
+        fb_store(want->data, t, j, fb_load(dense->data, t, (30 + j / w->cols) % w->rows * w->cols + j % w->cols));
+}
+
+/* dY = rows of the identity: dX is rows of the dequantized weights, bit for bit, and with a checkpoint's own tables too. */
+static void one_hot_of(int64_t n, int64_t k, const int64_t ms[3], bool custom)
+{
+    float book[FB_CODES], nested[FB_CODES8];
+    for (int i = 0; i < FB_CODES; i++) book[i] = (float)(i - 7) / 9.0f;
+    for (int i = 0; i < FB_CODES8; i++) nested[i] = (float)(i - 127) / 128.0f;
     for (int format = 0; format < FB_FORMAT_COUNT; format++)
         for (int t = 0; t < FB_DTYPE_COUNT; t++)
             for (int i = 0; i < 3; i++) {
                 guarded_matrix w;
                 gm_new(&w, (fb_format)format, n, k, 64, i == 1);
                 suite_random_matrix(&w, 64);
+                if (custom) w.m.codebook = book, w.m.nested_codebook = nested;
                 guard dy = suite_buffer("dy", (fb_dtype)t, ms[i] * n), dx = suite_buffer("dx", (fb_dtype)t, ms[i] * k);
                 guard dense = suite_buffer("dense", (fb_dtype)t, n * k), want = suite_buffer("want", (fb_dtype)t, ms[i] * k);
                 input_one_hot(dy.data, (fb_dtype)t, ms[i], n, 30);
-                fb_context reference, ctx = suite_context();
-                fb_context_init(&reference, FB_BACKEND_REFERENCE);
-                REQUIRE(fb_dequantize(&reference, &w.m, dense.data, (fb_dtype)t) == FB_OK, "%s", reference.message);
+                fb_context ctx = suite_context();
                 guard workspace = suite_workspace(&ctx, FB_OP_GEMM_DX, &w.m, ms[i], (fb_dtype)t);
                 fb_status status = fb_gemm_dx(&ctx, &w.m, ms[i], dy.data, (fb_dtype)t, dx.data, (fb_dtype)t, false);
                 REQUIRE(status == FB_OK, "%s", ctx.message);
-                for (int64_t j = 0; j < ms[i] * k; j++)
-                    fb_store(want.data, (fb_dtype)t, j, fb_load(dense.data, (fb_dtype)t, (30 + j / k) % n * k + j % k));
+                rows_of(&w.m, (fb_dtype)t, ms[i], &dense, &want);
                 EXPECT(check_same_value((check_place){"one-hot", k, 0}, dx.data, want.data, (fb_dtype)t, ms[i] * k));
+                if (custom) {
+                    w.m.codebook = NULL;
+                    rows_of(&w.m, (fb_dtype)t, ms[i], &dense, &want);
+                    REQUIRE(!check_same_value((check_place){"", k, 0}, dx.data, want.data, (fb_dtype)t, ms[i] * k).ok, "the codebook makes no difference");
+                }
                 EXPECT(guard_check(&dx));
                 guard *all[] = {&dy, &dx, &dense, &want, &workspace};
                 for (int a = 0; a < 5; a++) guard_free(all[a]);
@@ -119,8 +135,14 @@ static void one_hot_of(int64_t n, int64_t k, const int64_t ms[3])
 
 static void one_hot(void)
 {
-    one_hot_of(37, 99, (const int64_t[]){1, 3, 17});
-    one_hot_of(48, 160, (const int64_t[]){1, 9, 65});
+    one_hot_of(37, 99, (const int64_t[]){1, 3, 17}, false);
+    one_hot_of(48, 160, (const int64_t[]){1, 9, 65}, false);
+}
+static void codebooks(void)
+{
+    one_hot_of(37, 99, (const int64_t[]){1, 3, 17}, true);
+    one_hot_of(48, 160, (const int64_t[]){1, 9, 65}, true);
+    one_hot_of(16, 64, (const int64_t[]){16, 33, 130}, true);
 }
 
 static void threads(void)
@@ -153,5 +175,5 @@ static void threads(void)
 }
 
 static const suite_test tests[] = {{"every_case", every_case}, {"every_input", every_input}, {"whole_tiles", whole_tiles},
-                                   {"one_hot", one_hot},       {"threads", threads},         {NULL, NULL}};
+                                   {"one_hot", one_hot},       {"codebooks", codebooks},     {"threads", threads}, {NULL, NULL}};
 const suite suite_gemm_dx = {"gemm_dx", "dX = dY W within the derived bounds", true, tests};

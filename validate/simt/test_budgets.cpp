@@ -183,29 +183,62 @@ void keep_product(const simt::Report &r) {
         product = Seen{r.kernel, r.counters};
 }
 
+/* A matrix of zeros on the device. */
+struct DeviceMatrix {
+    fb_matrix w;
+    Device codes, absmax, absmax_codes, nested_absmax, nested_offset;
+    DeviceMatrix(int64_t rows, int64_t cols, int block, bool dq)
+        : codes("codes", (size_t)(rows * cols) / 2), absmax("absmax", (size_t)(rows * cols / block) * 4),
+          absmax_codes("absmax_codes", (size_t)(rows * cols / block)), nested_absmax("nested_absmax", (size_t)(rows * cols / block / 256 + 1) * 4),
+          nested_offset("nested_offset", 4) {
+        fb_matrix_init(&w, FB_NF4, rows, cols, block, dq);
+        w.codes = codes.as<uint8_t>();
+        w.absmax = absmax.as<float>();
+        w.absmax_codes = absmax_codes.as<uint8_t>();
+        w.nested_absmax = nested_absmax.as<float>();
+        w.nested_offset = nested_offset.as<float>();
+    }
+};
+
+/* Scales: as many loads as the path's lanes make, a value each, from L1 but for the first; doubly quantized a byte and its block's fp32.
+ * small: four rows a lane and step, 32 columns. tile: whatever it loads in fp32, it loads a quarter of in bytes. */
+void gemm_dx_scales(const std::string &name, bool dq, int64_t m, uint64_t weights, uint64_t (&loads)[2]) {
+    const simt::BufferTraffic *t = product.counters.buffer(dq ? "absmax_codes" : "absmax"), *other = product.counters.buffer(dq ? "absmax" : "absmax_codes");
+    fail_if(other && other->bytes_read, name + ": the other kind of scales is read");
+    loads[dq] = t ? t->bytes_read / (dq ? 1 : 4) : 0;
+    fail_if(m <= 16 && loads[dq] != weights / 32, name + ": " + number(loads[dq]) + " scales are read");
+    if (!dq) return;
+    const simt::BufferTraffic *nested = product.counters.buffer("nested_absmax"), *offset = product.counters.buffer("nested_offset");
+    fail_if(loads[1] != loads[0], name + ": " + number(loads[1]) + " bytes of scales, " + number(loads[0]) + " in fp32");
+    fail_if(!nested || nested->bytes_read != 4 * loads[1], name + ": not one nested absmax for each scale");
+    fail_if(!offset, name + ": the offset is not read");
+}
+
 void gemm_dx() {
     constexpr int64_t rows = 64, cols = 512;
     simt::after_launch = keep_product;
     for (int64_t m : {1, 8, 16, 64, 128}) {
-        Device codes("codes", rows * cols / 2), absmax("absmax", rows * cols / 64 * 4), dy("dy", (size_t)(m * rows) * 2),
-            dx("dx", (size_t)(m * cols) * 2, false);
-        fb_matrix w;
-        fb_matrix_init(&w, FB_NF4, rows, cols, 64, false);
-        w.codes = codes.as<uint8_t>();
-        w.absmax = absmax.as<float>();
-        fb_context ctx = context(FB_BACKEND_CUDA);
-        size_t bytes = 0;
-        CU_ASSERT_FATAL(fb_workspace_size(&ctx, FB_OP_GEMM_DX, &w, m, FB_BF16, &bytes) == FB_OK);
-        Device space("workspace", bytes + 64, false);
-        ctx.workspace = space.p;
-        ctx.workspace_bytes = bytes;
-        product = Seen{};
-        CU_ASSERT_FATAL(fb_gemm_dx(&ctx, &w, m, dy.p, FB_BF16, dx.p, FB_BF16, false) == FB_OK);
-        const simt::BufferTraffic *t = product.counters.buffer("codes");
-        fail_if(!t || t->bytes_read != codes.bytes || t->sectors_read * 32 != codes.bytes, "gemm_dx: codes are not read once, whole");
-        fail_if(product.counters.bank_conflicts() != 0, product.kernel + ": " + number(product.counters.bank_conflicts()) + " bank conflicts");
-        fail_if(m <= 16 && product.counters.global_loads[4] * 16 != codes.bytes, "gemm_dx: codes are not read in 16-byte pieces");
-        fail_if(m > 16 && product.counters.global_stores[4] * 16 != dx.bytes, "gemm_dx: dX is not written in 16-byte pieces");
+        uint64_t loads[2] = {};
+        for (int dq = 0; dq < 2; dq++) {
+            DeviceMatrix matrix(rows, cols, 64, dq == 1);
+            Device dy("dy", (size_t)(m * rows) * 2), dx("dx", (size_t)(m * cols) * 2, false);
+            fb_context ctx = context(FB_BACKEND_CUDA);
+            size_t bytes = 0;
+            CU_ASSERT_FATAL(fb_workspace_size(&ctx, FB_OP_GEMM_DX, &matrix.w, m, FB_BF16, &bytes) == FB_OK);
+            Device space("workspace", bytes + 64, false);
+            ctx.workspace = space.p;
+            ctx.workspace_bytes = bytes;
+            product = Seen{};
+            CU_ASSERT_FATAL(fb_gemm_dx(&ctx, &matrix.w, m, dy.p, FB_BF16, dx.p, FB_BF16, false) == FB_OK);
+            const simt::BufferTraffic *t = product.counters.buffer("codes");
+            const std::string name = product.kernel + (dq ? ", doubly quantized" : "");
+            const uint64_t code_bytes = matrix.codes.bytes, conflicts = product.counters.bank_conflicts();
+            fail_if(!t || t->bytes_read != code_bytes || t->sectors_read * 32 != code_bytes, name + ": codes are not read once, whole");
+            fail_if(conflicts != 0, name + ": " + number(conflicts) + " bank conflicts"); /* all scales are one: one word of the map */
+            fail_if(m <= 16 && product.counters.global_loads[4] * 16 != code_bytes, name + ": codes are not read in 16-byte pieces");
+            fail_if(m > 16 && product.counters.global_stores[4] * 16 != dx.bytes, name + ": dX is not written in 16-byte pieces");
+            gemm_dx_scales(name, dq == 1, m, (uint64_t)(rows * cols), loads);
+        }
     }
     simt::after_launch = nullptr;
 }
