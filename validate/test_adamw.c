@@ -91,7 +91,7 @@ static fb_status call(fb_context *ctx, const fb_adamw *h, int64_t n, state *s, f
     return fb_adamw32(ctx, h, n, s->p.data, pt, s->g.data, gt, (float *)s->m.data, (float *)s->v.data);
 }
 
-/* Five steps from a state of zeros; state and parameters after each. */
+/* Five updates from a state of zeros, the last two as of a long training; state and parameters after each. */
 static void check_steps(int64_t n, fb_dtype pt, fb_dtype gt, bool eight, input_kind kind, int threads)
 {
     state got = state_new(n, pt, gt, eight), want = state_new(n, pt, gt, eight);
@@ -100,9 +100,10 @@ static void check_steps(int64_t n, fb_dtype pt, fb_dtype gt, bool eight, input_k
     char what[128];
     snprintf(what, sizeof what, "adamw%d %s, gradients %s %s, n %lld", eight ? 8 : 32, fb_dtype_name(pt), fb_dtype_name(gt),
              input_name(kind), (long long)n);
+    static const int64_t steps[] = {1, 2, 3, 3000, (int64_t)1 << 40};
     for (int step = 1; step <= 5; step++) {
         fb_adamw h = usual;
-        h.step = step;
+        h.step = steps[step - 1];
         h.grad_scale = step == 3 ? 0.25f : 1.0f;
         input_fill(kind, 120 + (uint64_t)step, BLOCK, got.g.data, gt, n);
         memcpy(want.g.data, got.g.data, got.g.bytes);

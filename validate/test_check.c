@@ -124,6 +124,10 @@ static void swapped_nibbles(void)
     swapped[at] = (uint8_t)(swapped[at] << 4 | swapped[at] >> 4);
     product_with(p, &wrong, y);
     EXPECT_RED(check_level2(&c), "WRONG");
+    /* and the nibble after an odd count */
+    memcpy(swapped, p->w.m.codes, sizeof swapped);
+    swapped[N / 2 - 1] ^= 1;
+    EXPECT_RED(check_nibbles(here, swapped, p->w.m.codes, N - 1), "1 of 3839 differ, worst element 3839");
     piece_free(p);
 }
 
@@ -245,6 +249,48 @@ static void lost_bias(void)
     piece_free(p);
 }
 
+/* Each bound where it lies, worked out here from check.h's table: a little inside passes, a little outside does not, on
+ * either side. A product of 1 and a term or a bias of 2^10 in it each, so that an ulp of the sum is small beside e. */
+static void each_bound_at_its_edge(void)
+{
+    enum { L = 60, RANK = 3 };
+    float a[L], b = 1024, y;
+    double weights[L], terms[RANK], with[RANK];
+    for (int kind = 0; kind < 3; kind++) {
+        const double S = kind == 0 ? L : kind == 1 ? 1024 : RANK * 1024, sum = kind == 0 ? 0 : S;
+        const int rounded = L + CHECK_EXTRA_ROUNDINGS + (kind == 2 ? RANK : 0);
+        for (int k = 0; k < L; k++) a[k] = kind == 0, weights[k] = k % 2 ? 1 : -1; /* cancel each other */
+        for (int r = 0; r < RANK; r++) terms[r] = 1024, with[r] = 1;
+        check_product c = {.what = "edge", .m = 1, .p = 1, .l = L, .a = a, .a_dtype = FB_F32, .weights = weights,
+                           .bias = kind == 1 ? &b : NULL, .rank = kind == 2 ? RANK : 0, .terms = terms, .with = with,
+                           .out = &y, .out_dtype = FB_F32};
+        for (int side = -1; side <= 1; side += 2) {
+            y = (float)(sum + side * 0.95 * rounded * 0x1p-24 * S);
+            EXPECT(check_level2(&c));
+            y = (float)(sum + side * 1.05 * rounded * 0x1p-24 * S);
+            EXPECT_RED(check_level2(&c), "1 of 1 outside");
+        }
+    }
+}
+
+/* Every element within its own bound, all of them off in the same direction: only the bound on the whole can tell. */
+static void bounds_on_the_whole(void)
+{
+    piece *p = piece_new();
+    float y[M * ROWS];
+    check_product c = product_of(p, y);
+    const double off[] = {0.9 * CHECK_FROBENIUS, 1.1 * CHECK_FROBENIUS, 3.95e-3, 3.99e-3}; /* 48 dB are 3.981e-3 */
+    double squares = 0;
+    for (int j = 0; j < M * ROWS; j++) squares += (double)p->y[j] * (double)p->y[j];
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < M * ROWS; j++) y[j] = (float)((double)p->y[j] + off[i] * sqrt(squares / (M * ROWS)));
+        check_result r = i < 2 ? check_level2(&c) : check_level3(&c);
+        if (i % 2 == 0) EXPECT(r);
+        else EXPECT_RED(r, "0 of 144 outside");
+    }
+    piece_free(p);
+}
+
 static void guards(void)
 {
     guard g = guard_new("planted", 100, GUARD_END, 4);
@@ -308,6 +354,8 @@ static const suite_test tests[] = {{"sound_results_pass", sound_results_pass},
                                    {"wrong_rounding", wrong_rounding},
                                    {"wrong_declaration", wrong_declaration},
                                    {"lost_bias", lost_bias},
+                                   {"each_bound_at_its_edge", each_bound_at_its_edge},
+                                   {"bounds_on_the_whole", bounds_on_the_whole},
                                    {"flushed_subnormals", flushed_subnormals},
                                    {"guards", guards},
                                    {"faults", faults},

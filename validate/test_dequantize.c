@@ -134,7 +134,7 @@ static void large_output(void)
     const int64_t rows = 2897, cols = 2903, n = rows * cols;
     for (int t = 0; t < FB_DTYPE_COUNT; t++) {
         guarded_matrix w;
-        gm_new(&w, t == FB_F16 ? FB_INT4_AFFINE : FB_NF4, rows, cols, 64, t == FB_BF16);
+        gm_new(&w, t == FB_BF16 ? FB_NF4 : FB_INT4_AFFINE, rows, cols, 64, t == FB_BF16);
         suite_random_matrix(&w, 16);
         size_t bytes = (size_t)n * fb_dtype_size((fb_dtype)t);
         guard got = guard_new("dst", bytes, GUARD_START, 1), want = guard_new("want", bytes, GUARD_START, 1);

@@ -89,6 +89,16 @@ static void whole_tiles(void)
         }
 }
 
+/* More rows than a backend may take at a time; dY in fp32 as it lies, or converted. */
+static void many_rows(void)
+{
+    for (int t = 0; t < FB_DTYPE_COUNT; t++) {
+        fb_case c = {FB_OP_GEMM_DX, FB_NF4, 64, t == 1, 40, 72, 533, (fb_dtype)t, CASE_TEST, 0};
+        check_one(&c, (fb_dtype)t, false, INPUT_GAUSSIAN, 0);
+        check_one(&c, FB_F32, true, INPUT_GAUSSIAN, 0);
+    }
+}
+
 /* Rows 30, 31 ... of w, around its end. */
 static void rows_of(const fb_matrix *w, fb_dtype t, int64_t m, guard *dense, guard *want)
 {
@@ -175,5 +185,6 @@ static void threads(void)
 }
 
 static const suite_test tests[] = {{"every_case", every_case}, {"every_input", every_input}, {"whole_tiles", whole_tiles},
-                                   {"one_hot", one_hot},       {"codebooks", codebooks},     {"threads", threads}, {NULL, NULL}};
+                                   {"many_rows", many_rows},   {"one_hot", one_hot},         {"codebooks", codebooks},
+                                   {"threads", threads},       {NULL, NULL}};
 const suite suite_gemm_dx = {"gemm_dx", "dX = dY W within the derived bounds", true, tests};
