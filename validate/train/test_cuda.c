@@ -233,7 +233,7 @@ int main(void)
         {"each operation at its edges", test_shapes}, {"each barrier is needed", test_barriers}, {"products by cuBLAS", test_cublas}, {"an id beyond the table", test_bounds},
         {"the guard on device memory", test_steps_guard}, {"losses as on the CPU", test_steps_losses},
         {"the same bits in any order", test_steps_orders}, {"a run goes on from its checkpoint", test_steps_resume},
-        {"what leaves the device", test_steps_results}};
+        {"state in pinned and managed memory", test_steps_paged}, {"what leaves the device", test_steps_results}};
     CU_pSuite s = CU_add_suite("train on cuda", NULL, NULL);
     for (size_t i = 0; s && i < sizeof tests / sizeof *tests; i++)
         if (!CU_add_test(s, tests[i].name, tests[i].run)) return 2;

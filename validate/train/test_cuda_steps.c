@@ -65,24 +65,67 @@ bool test_steps_end(void)
     return system(line) == 0;
 }
 
-/* ---- a training run --------------------------------------------------------------------------------------------------------- */
-
 typedef struct side {
     device *device;
     lm_model *model;
     optimizer *optimizer;
     train_loop loop;
     bool ready;
+    pager_kind paging;
+    gpu_runtime runtime; /* of managed and pinned state */
 } side;
+
+/* ---- a runtime whose every call is done when it returns, on such a device (test_pager_gpu.c has one that is late) ---------- */
+
+static void *managed;
+
+static bool card_memory(void *d, size_t *free_bytes, size_t *total, char *no) { return (void)d, (void)no, *free_bytes = *total = (size_t)1 << 30, true; }
+static bool card_concurrent(void *d, bool *can, char *no) { return (void)d, (void)no, *can = true; }
+static void *card_alloc(void *d, size_t bytes, char *no) { return (void)no, ((device *)d)->alloc(d, bytes); }
+static void *host_alloc(void *d, size_t bytes, char *no) { return (void)d, (void)no, aligned_alloc(PAGER_ALIGN, (bytes + PAGER_ALIGN - 1) / PAGER_ALIGN * PAGER_ALIGN); }
+static void *managed_alloc(void *d, size_t bytes, char *no) { return managed = host_alloc(d, bytes, no); }
+static void host_free(void *d, void *p) { (void)d, free(p); }
+static void card_free(void *d, void *p)
+{
+    if (p == managed) managed = NULL, free(p);
+    else ((device *)d)->release(d, p);
+}
+static void *handle_new(void *d, char *no) { return (void)no, d; }
+static void handle_free(void *d, void *handle) { (void)d, (void)handle; }
+static bool card_copy(void *self, void *to, const void *from, size_t bytes, bool to_device, void *stream, char *no)
+{
+    device *d = self;
+    (void)stream, (void)no;
+    return to_device ? d->upload(d, to, from, bytes) : d->download(d, to, from, bytes);
+}
+static bool card_prefetch(void *d, void *p, size_t bytes, bool to_device, void *stream, char *no)
+{
+    return (void)d, (void)p, (void)bytes, (void)to_device, (void)stream, (void)no, true;
+}
+static bool card_fill(void *d, void *p, int byte, size_t bytes, void *stream, char *no) { return (void)stream, (void)no, ((device *)d)->fill(d, p, byte, bytes); }
+static bool nothing(void *d, void *a, void *b, char *no) { return (void)d, (void)a, (void)b, (void)no, true; }
+static bool done(void *d, void *a, char *no) { return (void)d, (void)a, (void)no, true; }
+
+static gpu_runtime runtime_of(device *d)
+{
+    return (gpu_runtime){.self = d, .memory = card_memory, .concurrent_managed = card_concurrent, .alloc_device = card_alloc, .alloc_pinned = host_alloc,
+                         .alloc_managed = managed_alloc, .free_device = card_free, .free_pinned = host_free, .stream_new = handle_new,
+                         .stream_free = handle_free, .event_new = handle_new, .event_free = handle_free, .copy = card_copy, .prefetch = card_prefetch,
+                         .fill = card_fill, .record = nothing, .wait_event = nothing, .sync_stream = done, .sync_event = done};
+}
+
+/* ---- a training run --------------------------------------------------------------------------------------------------------- */
 
 static bool side_open(side *s, const lm_options *o, bool state8, double lr)
 {
     char no[DEVICE_TEXT];
-    *s = (side){.device = o->backend == FB_BACKEND_CUDA ? test_cuda_device() : device_open("host", no)};
+    *s = (side){.paging = s->paging, .device = o->backend == FB_BACKEND_CUDA ? test_cuda_device() : device_open("host", no)};
     if (!s->device || !(s->model = lm_model_new(&tiny, o, NULL, s->device, &why))) return false;
     opt_config c = opt_default(&s->model->run->ctx, s->device);
-    loop_settings settings = {.steps = STEPS, .accumulate = 2, .lr = lr, .seed = 3};
+    loop_settings settings = {.steps = STEPS, .accumulate = state8 ? 2 : 1, .lr = lr, .seed = 3};
     c.state8 = state8, c.weight_decay = 0.01f;
+    s->runtime = runtime_of(s->device);
+    c.pager.kind = s->paging, c.pager.gpu = &s->runtime, c.pager.page_bytes = 4096, c.pager.budget = s->paging ? 3 * 4096 : 0;
     s->optimizer = opt_new(&c, s->model->trainable, s->model->trainable_count, &why);
     return s->optimizer && (s->ready = loop_init(&s->loop, &settings, s->model, s->optimizer, &text, &why));
 }
@@ -109,7 +152,7 @@ static float *parameters(const side *s)
 /* STEPS losses and norms, and the parameters at the end. */
 static bool run_steps(const lm_options *o, bool state8, double lr, loop_report reports[STEPS], float **after, int64_t *count)
 {
-    side s;
+    side s = {.paging = PAGER_RESIDENT};
     bool ok = side_open(&s, o, state8, lr);
     for (int i = 0; ok && i < STEPS; i++) ok = loop_step(&s.loop, &reports[i], &why);
     if (ok && after) *after = parameters(&s), *count = s.model->trainable_elements;
@@ -172,7 +215,7 @@ void test_steps_orders(void)
 void test_steps_resume(void)
 {
     lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT);
-    side whole, first, rest;
+    side whole = {0}, first = {0}, rest = {0};
     char state[400];
     run_result result, second;
     path_in(state, "state.safetensors");
@@ -189,12 +232,36 @@ void test_steps_resume(void)
     side_close(&whole), side_close(&first), side_close(&rest);
 }
 
+/* State in pinned or managed memory, of which the device holds three pages: the same bits as where all is resident. */
+void test_steps_paged(void)
+{
+    lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT);
+    loop_report want, report;
+    side all = {.paging = PAGER_RESIDENT};
+    REQUIRE(side_open(&all, &o, false, 1e-2) && loop_step(&all.loop, &want, &why) && loop_step(&all.loop, &want, &why));
+    float *a = parameters(&all);
+    for (pager_kind kind = PAGER_MANAGED; kind <= PAGER_PINNED; kind++) {
+        side s = {.paging = kind};
+        REQUIRE(side_open(&s, &o, false, 1e-2) && loop_step(&s.loop, &report, &why) && loop_step(&s.loop, &report, &why));
+        pager_counters c = pager_count(opt_pager(s.optimizer));
+        float *b = parameters(&s);
+        CU_ASSERT(report.loss == want.loss && memcmp(a, b, (size_t)s.model->trainable_elements * sizeof *a) == 0);
+        printf("\n    %s: %zu bytes of state, %zu on the device; %llu in, %llu out", pager_kind_name(kind), c.total_bytes, c.peak_bytes,
+               (unsigned long long)c.bytes_in, (unsigned long long)c.bytes_out);
+        CU_ASSERT(c.bytes_in > c.total_bytes && c.bytes_out > c.total_bytes && c.total_bytes >= 2 * c.peak_bytes);
+        free(b);
+        side_close(&s);
+    }
+    free(a);
+    side_close(&all);
+}
+
 /* What leaves the device after training: a sample, a decoded weight, the adapter's file. */
 void test_steps_results(void)
 {
     lm_options o = options_of(LM_TRAINS_ADAPTERS, LM_BASE_4BIT), plain = o;
     loop_report report;
-    side s, host;
+    side s = {0}, host = {0};
     char path[400];
     plain.backend = FB_BACKEND_CPU;
     REQUIRE(side_open(&s, &o, false, 1e-2) && side_open(&host, &plain, false, 1e-2) && loop_step(&s.loop, &report, &why));

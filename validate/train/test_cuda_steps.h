@@ -11,6 +11,7 @@ bool test_steps_end(void);
 void test_steps_losses(void);
 void test_steps_orders(void);
 void test_steps_resume(void);
+void test_steps_paged(void);
 void test_steps_results(void);
 void test_steps_guard(void);
 
