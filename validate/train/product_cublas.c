@@ -47,10 +47,14 @@ static void take(void *library, const char *name, void *function)
 
 static void look_for_it(void)
 {
-    static const char *const sonames[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
+    static const char *const versions[] = {"13", "12", "11"};
     int (*create)(void **) = NULL;
     void *library = NULL;
-    for (int i = 0; i < 3 && !library; i++) library = cuda_library(sonames[i]);
+    for (int i = 0; i < 3 && !library; i++) {
+        char lt[32], main_part[32];
+        snprintf(lt, sizeof lt, "libcublasLt.so.%s", versions[i]), snprintf(main_part, sizeof main_part, "libcublas.so.%s", versions[i]);
+        if (cuda_library(lt)) library = cuda_library(main_part); /* which does not always find the other by itself */
+    }
     cublas_ops.ops = *cublas_ops.own;
     if (!library) return;
     take(library, "cublasCreate_v2", &create), take(library, "cublasSetStream_v2", &cublas_ops.set_stream), take(library, "cublasGemmEx", &cublas_ops.gemm);
