@@ -31,7 +31,7 @@
  *   v2  dropout of the low-rank term on its accumulators, between it and the 4-bit loop: a Philox group for each 4 outputs, some 4500
  *       clocks a tile, 3.5 % of what N = 8192 takes (predicted). Before, LoRA with dropout went to mma.sync.
  *
- * Settles it on a GPU: make gpu-report, or build/bench/fourbit-gpu --filter 'gemm_dx/cuda' (M 128 ... 4096 beside cuBLAS).
+ * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm_dx/cuda' (M 128 ... 4096 beside cuBLAS).
  */
 #include "gemm_dx.cuh"
 #include "gemm_sm90.cuh"

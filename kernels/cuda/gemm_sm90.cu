@@ -25,7 +25,7 @@
  *       Learnt: scaling weight by weight needs 32-bit look-ups and the multiplier for each; a table per block of 16 finished
  *       values moves that to warps that had nothing to do, and leaves the same work for every format and codebook.
  *
- * Settles it on a GPU: make gpu-report, or build/bench/fourbit-gpu --filter 'gemm/cuda' (M 32 ... 4096 beside cuBLAS).
+ * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm/cuda' (M 32 ... 4096 beside cuBLAS).
  */
 #include "gemm_sm90.cuh"
 

@@ -40,7 +40,7 @@
  * Why not above M = 16: for 32 tokens X takes half a wavefront for 32 weights, and parts of 64 KiB for each unit of 16 KiB as much
  * again; gemm_sm90.cu, which keeps sums in wgmma's registers, is predicted faster there.
  *
- * Settles it on a GPU: make gpu-report, or build/bench/fourbit-gpu --filter 'gemm/cuda' (M 1 ... 16 beside cuBLAS).
+ * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm/cuda' (M 1 ... 16 beside cuBLAS).
  */
 #include "decode_mma.cuh"
 #include "gemm_sm90.cuh"
