@@ -21,8 +21,12 @@ static fb_weights exact(const fb_context *ctx, const fb_matrix *w, int64_t m, fb
 /* On bf16 units they are rounded, and subnormal ones are zero. */
 static fb_weights paired(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
+    return cpu_takes_pairs(ctx, m, t) || cpu_takes_few_pairs(ctx, w, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
+}
+static fb_weights paired_dx(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
     (void)w;
-    return cpu_takes_pairs(ctx, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
+    return cpu_dx_takes_pairs(ctx, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
 }
 
 #define WORKSPACE(isa)                                                                                         \
@@ -40,9 +44,9 @@ WORKSPACE(avx512)
 WORKSPACE(avx512bf16)
 WORKSPACE(amx)
 
-#define PRODUCTS(isa, weights)                                                                            \
+#define PRODUCTS(isa, weights, dx_weights)                                                                           \
     .variant = #isa, .workspace = workspace_##isa, .gemm = cpu_gemm_##isa, .gemm_dx = cpu_gemm_dx_##isa, \
-    .gemm_weights = weights, .gemm_dx_weights = weights
+    .gemm_weights = weights, .gemm_dx_weights = dx_weights
 
 #define OTHERS(isa)                                                                                     \
     .quantize = cpu_quantize_##isa, .dequantize = cpu_dequantize_##isa,                                 \
@@ -56,11 +60,11 @@ WORKSPACE(amx)
 /* NULL slots are the reference's. Best first. */
 enum { AMX, AVX512BF16, AVX512, AVX2, PORTABLE, VARIANTS };
 static fb_ops variants[VARIANTS] = {
-    [AMX] = {PRODUCTS(amx, paired), OTHERS(avx512)},
-    [AVX512BF16] = {PRODUCTS(avx512bf16, paired), OTHERS(avx512)},
-    [AVX512] = {PRODUCTS(avx512, exact), OTHERS(avx512)},
-    [AVX2] = {PRODUCTS(avx2, exact), OTHERS(avx2)},
-    [PORTABLE] = {PRODUCTS(portable, exact), OTHERS(portable)},
+    [AMX] = {PRODUCTS(amx, paired, paired_dx), OTHERS(avx512)},
+    [AVX512BF16] = {PRODUCTS(avx512bf16, paired, paired_dx), OTHERS(avx512)},
+    [AVX512] = {PRODUCTS(avx512, exact, exact), OTHERS(avx512)},
+    [AVX2] = {PRODUCTS(avx2, exact, exact), OTHERS(avx2)},
+    [PORTABLE] = {PRODUCTS(portable, exact, exact), OTHERS(portable)},
 };
 
 /* clang's __builtin_cpu_supports does not know the name. */

@@ -11,7 +11,7 @@
 
 size_t ISA(cpu_gemm_dx_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    if (!cpu_takes_pairs(ctx, m, t)) return cpu_gemm_dx_workspace_avx512(ctx, w, m, t);
+    if (!cpu_dx_takes_pairs(ctx, m, t)) return cpu_gemm_dx_workspace_avx512(ctx, w, m, t);
     const pairs_space s = pairs_space_for(ctx, m, w->rows, w->cols);
     return pairs_workspace(&s);
 }
@@ -19,7 +19,7 @@ size_t ISA(cpu_gemm_dx_workspace)(const fb_context *ctx, const fb_matrix *w, int
 fb_status ISA(cpu_gemm_dx)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *dy, fb_dtype dy_dtype, void *dx,
                            fb_dtype dx_dtype, bool accumulate)
 {
-    if (!cpu_takes_pairs(ctx, m, dy_dtype)) return cpu_gemm_dx_avx512(ctx, w, m, dy, dy_dtype, dx, dx_dtype, accumulate);
+    if (!cpu_dx_takes_pairs(ctx, m, dy_dtype)) return cpu_gemm_dx_avx512(ctx, w, m, dy, dy_dtype, dx, dx_dtype, accumulate);
     decoder d;
     decoder_init(&d, w);
     const pairs_space s = pairs_space_for(ctx, m, w->rows, w->cols);

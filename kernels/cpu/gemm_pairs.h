@@ -1,8 +1,11 @@
 /* gemm_pairs.h: Y [M, N] = X [M, K] W^T + bias on bf16 units, from bf16 activations.
  *
- *   bytes   W once for each ROWS rows of X, 0.5 + 4/B a weight; X and Y
+ *   few     M <= CPU_PAIRS_FEW and K a multiple of 128: gemm_pairs_few.h, nothing transposed
+ *   panels  any shape from CPU_PAIRS_FROM rows on: pairs.h
+ *
+ *   bytes   W once (panels: for each ROWS rows of X), 0.5 + 4/B a weight; X and Y
  *   FLOPs   2 M N K
- *   bound   the units, once M x their work on a weight is beyond decoding it
+ *   bound   M = 1: memory, with decoding close behind; then the units
  *
  * X and the weights enter as bf16, products are exact, sums fp32, rounded once for each product at most; subnormal
  * operands and sums count as zero (FB_WEIGHTS_FLUSHED; validate/check.h bounds what that costs).
@@ -12,15 +15,20 @@
  *   1  AVX512-BF16 in tiles of 12 x 32, W decoded into 32 KB and transposed as pairs:
  *      M = 16 2.0 times AVX-512, M = 64 1.5 times and 3.2 times OpenBLAS, M = 256 1.8 and 3.7 times: 423 GFLOP/s,
  *      97 % of what vdpbf16ps does in registers
+ *   2  few: M = 1 from 0.74 ms (AVX-512) to 0.23, M = 4 from 1.12 to 0.46, M = 8 from 2.4 to 0.90, M = 16 from 2.9 to
+ *      1.8: about 0.15 ms to decode and 0.08 a row, of which vdpbf16ps at its full rate takes 0.077
  *
  *     make bench PROFILE=full FILTER='^gemm/cpu/nf4/b64/M[0-9]+_N8192'
  *
- * Fewer than CPU_PAIRS_FROM rows, and fp32 or fp16 activations, are AVX-512's.
+ * What is neither, and fp32 or fp16 activations, is AVX-512's.
  */
 #include "pairs.h"
 
+#include "gemm_pairs_few.h"
+
 size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
+    if (cpu_takes_few_pairs(ctx, w, m, t)) return (size_t)(m * w->cols) * sizeof(uint16_t);
     if (!cpu_takes_pairs(ctx, m, t)) return cpu_gemm_workspace_avx512(ctx, w, m, t);
     const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows);
     return pairs_workspace(&s);
@@ -29,9 +37,14 @@ size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_
 fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const void *x, fb_dtype x_dtype, const void *bias,
                         void *y, fb_dtype y_dtype)
 {
-    if (!cpu_takes_pairs(ctx, m, x_dtype)) return cpu_gemm_avx512(ctx, w, m, x, x_dtype, bias, y, y_dtype);
+    const bool few = cpu_takes_few_pairs(ctx, w, m, x_dtype);
+    if (!few && !cpu_takes_pairs(ctx, m, x_dtype)) return cpu_gemm_avx512(ctx, w, m, x, x_dtype, bias, y, y_dtype);
     decoder d;
     decoder_init(&d, w);
+    if (few) {
+        gemm_few(ctx, w, &d, m, x, bias, y, y_dtype);
+        return FB_OK;
+    }
     const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows);
     const pairs q = {.d = &d, .cols = w->cols, .l = w->cols, .p = w->rows, .a = x, .bias = bias, .out = y, .t = y_dtype};
     pairs_run(&q, &s, ctx->workspace, m);
