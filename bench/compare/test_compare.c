@@ -31,6 +31,9 @@ static void test_signed_rank(void)
     CU_ASSERT_DOUBLE_EQUAL(stats_signed_rank(many, 200), 1, 1e-9);
     for (int i = 0; i < 200; i++) many[i] = 1 + i;
     CU_ASSERT(stats_signed_rank(many, 200) < 1e-30);
+    /* pairs of equal magnitude, one in three of all negative: ranks 1.5, 1.5, 3.5, 3.5 ..., the negative ones' 1080.5 of 3240 */
+    for (int i = 0; i < 80; i++) many[i] = (i % 3 ? 1 : -1) * (1.0 + i / 2);
+    CU_ASSERT_DOUBLE_EQUAL(stats_signed_rank(many, 80), erfc((1620 - 1080.5 - 0.5) / sqrt(80 * 81 * 161 / 24.0 - 40 * 6 / 48.0) / sqrt(2)), 1e-12);
     /* one in three negative: of 60 the ranks 1 + 4 + ... + 58 = 590, exactly; of 61 by the normal */
     for (int i = 0; i < 61; i++) many[i] = (i % 3 ? 1 : -1) * (1.0 + i);
     CU_ASSERT_DOUBLE_EQUAL(stats_signed_rank(many, 60), 0.0161371230875515, 1e-15); /* ways counted in Python's integers */
@@ -42,9 +45,19 @@ static void test_rank_sum(void)
     const double a[] = {1, 2, 3, 4, 5, 6, 7, 8}, b[] = {9, 10, 11, 12, 13, 14, 15, 16}, same[] = {3, 3, 3, 3, 3, 3, 3, 3};
     /* U = 0, mean 32, deviation sqrt(64 * 17 / 12): z = 31.5 / 9.5219 */
     CU_ASSERT_DOUBLE_EQUAL(stats_rank_sum(a, 8, b, 8), erfc(31.5 / sqrt(64 * 17 / 12.0) / sqrt(2)), 1e-12);
+    /* ranks of ties averaged: 1.5 3.5 6.5 10.5, twice each, add up to 44, U = 8; two ties of 4, four of 2 */
+    const double low[] = {1, 1, 2, 2, 3, 3, 4, 4}, high[] = {3, 3, 4, 4, 5, 5, 6, 6};
+    CU_ASSERT_DOUBLE_EQUAL(stats_rank_sum(low, 8, high, 8), erfc(23.5 / sqrt(64 / 12.0 * (17 - (2 * 60 + 4 * 6) / 240.0)) / sqrt(2)), 1e-12);
     CU_ASSERT_DOUBLE_EQUAL(stats_rank_sum(a, 8, a, 8), 1, 1e-12);
     CU_ASSERT_DOUBLE_EQUAL(stats_rank_sum(same, 8, same, 8), 1, 0);
     CU_ASSERT_DOUBLE_EQUAL(stats_rank_sum(a, 0, b, 8), 1, 0);
+}
+
+static void test_median(void)
+{
+    double even[] = {8, 1, 4, 2}, odd[] = {5, 1, 3};
+    CU_ASSERT_DOUBLE_EQUAL(stats_median(even, 4), 3, 0);
+    CU_ASSERT_DOUBLE_EQUAL(stats_median(odd, 3), 3, 0);
 }
 
 static void test_holm(void)
@@ -227,6 +240,8 @@ static void test_five_per_cent(void)
     SAYS(run("%s %s", path_of("A"), path_of("B")), 0, "1 faster, 4 same");
     make_rounds(5, noisy, with_factor(noisy, 1.05));
     SAYS(run("%s %s", path_of("A"), path_of("B")), 3, "at least 8 are needed");
+    make_rounds(5, noisy, with_factor(noisy, 1 / 1.06));
+    SAYS(run("%s %s", path_of("A"), path_of("B")), 3, "beyond the threshold, but p = 0.31");
 }
 
 /* No difference, 400 comparisons of 5 rows each: no more than 5 % may claim one. */
@@ -437,7 +452,7 @@ static void test_speed(void)
 int main(void)
 {
     static const CU_TestInfo tests[] = {
-        {"signed rank", test_signed_rank}, {"rank sum", test_rank_sum}, {"Holm", test_holm}, {"bootstrap", test_bootstrap},
+        {"signed rank", test_signed_rank}, {"rank sum", test_rank_sum}, {"median", test_median}, {"Holm", test_holm}, {"bootstrap", test_bootstrap},
         {"two files", test_two_files}, {"planted 5 % in noisy rounds", test_five_per_cent}, {"null rate", test_null_rate},
         {"hashes and metrics exactly", test_exact}, {"controls", test_controls}, {"other machine, dirty", test_contexts},
         {"damaged rows", test_damaged_rows}, {"truncated files", test_truncated}, {"unfinished runs, usage", test_damaged_runs},

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { TENSORS = 5 };
 static const int64_t shapes[TENSORS][2] = {{3, 5}, {40, 130}, {0, 77}, {64, 256}, {1, 1}};
@@ -155,6 +156,37 @@ static void bad_gradients_change_nothing(void)
     end(&before);
 }
 
+/* In a child, whose files end while a page of state must make room for another: parameters and state are then of two
+ * steps, and no other step is made. */
+static int file_ends(void *unused)
+{
+    (void)unused;
+    opt_config c = plain(false);
+    c.pager.kind = PAGER_FILE;
+    c.pager.budget = 10000;
+    c.pager.page_bytes = 4096;
+    ck_error e = {0};
+    struct rlimit none, nothing;
+    double norm;
+    world w = make();
+    if (!start(&w, &c) || getrlimit(RLIMIT_FSIZE, &none) != 0) return 9;
+    nothing = none;
+    nothing.rlim_cur = 0;
+    for (int t = 0; t < TENSORS; t++) w.tensors[t].grad[0] = 1;
+    if (!opt_gradient_norm(w.o, &norm, &e) || setrlimit(RLIMIT_FSIZE, &nothing) != 0) return 8;
+    if (opt_step(w.o, 1e-2, 1, norm, &e) || !strstr(e.message, "cannot be written to its file") || !opt_failed(w.o)) return 7;
+    if (setrlimit(RLIMIT_FSIZE, &none) != 0) return 6;
+    if (opt_step(w.o, 1e-2, 1, norm, &e) || !strstr(e.message, "go back to a checkpoint") || opt_steps(w.o) != 0) return 5;
+    end(&w);
+    return 0;
+}
+
+static void half_a_step(void)
+{
+    int status = test_child(file_ends, NULL);
+    REQUIRE(status == 0, "%d", status);
+}
+
 static void bad_configurations(void)
 {
     ck_error e = {0};
@@ -187,5 +219,6 @@ void test_optimizer(CU_pSuite suite)
     CU_add_test(suite, "same_bits_however_paged", same_bits_however_paged);
     CU_add_test(suite, "as_the_library_does", as_the_library_does);
     CU_add_test(suite, "bad_gradients_change_nothing", bad_gradients_change_nothing);
+    CU_add_test(suite, "half_a_step", half_a_step);
     CU_add_test(suite, "bad_configurations", bad_configurations);
 }

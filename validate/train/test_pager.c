@@ -49,6 +49,7 @@ static void every_budget(void)
         for (int step = 0; step < 4; step++) REQUIRE(one_round(p, step, &e), "%zu pages, step %d: %s", pages, step, e.message);
         pager_counters c = pager_count(p);
         REQUIRE(c.peak_bytes <= pages * PAGE, "%zu bytes resident of a budget of %zu", c.peak_bytes, pages * PAGE);
+        REQUIRE(c.peak_bytes >= c.resident_bytes && c.resident_bytes > PAGE, "a peak of %zu bytes, %zu are resident", c.peak_bytes, c.resident_bytes);
         size_t all = (c.total_bytes + PAGE - 1) / PAGE;
         if (pages >= all + 4) REQUIRE(c.bytes_in == 0 && c.bytes_out == 0, "all fits, and %llu bytes moved", (unsigned long long)c.bytes_in);
         if (pages + 1 < all) REQUIRE(c.bytes_in > 0 && c.bytes_out > 0, "not all fits, and nothing moved");
@@ -94,6 +95,25 @@ static void resize_writes_back(void)
     for (int i = 4; i < ITEMS; i++) CU_ASSERT(pager_acquire(p, i, &e) && pager_release(p, i, false, &e));
     memset(host, 0, sizeof host);
     CU_ASSERT(pager_read(p, 3, host, &e) && host[0] == 9 && host[size_of(3) - 1] == 9);
+    pager_close(p);
+}
+
+/* A frame in the middle goes: the last one, which page 0 lies in, takes its place. */
+static void shrink_moves_the_last_frame(void)
+{
+    enum { N = 4 };
+    ck_error e = {0};
+    uint8_t host[PAGE];
+    pager *p = pager_open(&(pager_config){.kind = PAGER_FILE, .budget = N * PAGE, .page_bytes = PAGE, .folder = test_folder()}, &e);
+    int64_t item;
+    for (int i = 0; i < N; i++) CU_ASSERT(pager_add(p, PAGE, &item, &e));
+    CU_ASSERT(pager_start(p, &e));
+    for (int i = N - 1; i >= 0; i--) {
+        memset(host, 10 + i, PAGE);
+        CU_ASSERT(pager_write(p, i, host, &e));
+    }
+    CU_ASSERT(pager_resize(p, (N - 1) * PAGE, &e));
+    for (int i = 0; i < N; i++) CU_ASSERT(pager_read(p, i, host, &e) && host[0] == 10 + i && host[PAGE - 1] == 10 + i);
     pager_close(p);
 }
 
@@ -180,6 +200,7 @@ void test_pager(CU_pSuite suite)
     CU_add_test(suite, "every_budget", every_budget);
     CU_add_test(suite, "fewest_pages_move", fewest_pages_move);
     CU_add_test(suite, "resize_writes_back", resize_writes_back);
+    CU_add_test(suite, "shrink_moves_the_last_frame", shrink_moves_the_last_frame);
     CU_add_test(suite, "wrong_calls", wrong_calls);
     CU_add_test(suite, "full_disk", full_disk);
 }
