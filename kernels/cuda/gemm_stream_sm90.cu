@@ -6,8 +6,8 @@
  *   a unit: 32 rows of W, all of the block's K; block i takes units i, i + blocks ...      a stage: 1024 columns of the 32 rows
  *
  *           K: 0      256     512     768     1023
- *            +-------+-------+-------+-------+     warp 8: lane r copies row r, 512 bytes of codes and their scales in one bulk copy
- *    32 rows | warp  |   1   |   2   |   3   |     each, past L2's lasting lines; it runs four stages ahead, across units
+ *            +-------+-------+-------+-------+     warp 8: lane r copies row r, 512 bytes of codes and their scales in a bulk copy
+ *    32 rows | warp  |   1   |   2   |   3   |     each, first to leave L2; it runs four stages ahead, across units
  *            | 0 (4) |  (5)  |  (6)  |  (7)  |     warps 0-3 take the even stages, 4-7 the odd ones; lane (g, t): rows g, g + 8,
  *            +-------+-------+-------+-------+     g + 16, g + 24, columns 64 t ... of its warp's 256
  *
@@ -32,9 +32,10 @@
  *      5 : 3                                        1.04                                                     1.13
  *
  *   v1  as above. Predicted on an H200 at 1.9 GHz: 32 / 1.13 = 28 weights a clock of the 30.5 that memory brings: at best 93 % of the
- *       roof; with 97 % from units that do not divide (896 on 132 blocks) 34 us for 28672 x 8192, M <= 8, that is 3.2 x bf16's floor;
- *       M = 16: shared memory 1.17, 35 us. 4096 x 4096: 2.2 us of memory and 1.5 of start and table: 4 us. Doubly quantized: 8 % fewer bytes,
- *       0.15 issue slots of 3.7 more. In flight: 64 KiB of codes a multiprocessor, where 4.3 TB/s x 0.8 us / 132 asks for 26.
+ *       roof; with 97 % from units that do not divide (896 on 132 blocks) 34 us for 28672 x 8192, M <= 8, 3.2 x bf16's floor, and 38 us
+ *       if the two units overlap to 90 %; M = 16: shared memory 1.17, 1 us more. 4096 x 4096: 2.2 us of memory and 1.5 of start and table: 4 us. Doubly quantized: 8 % fewer bytes,
+ *       0.15 issue slots of 3.7 more. In flight: 64 KiB of codes a multiprocessor, where 4.3 TB/s x 0.8 us / 132 asks for 26. 64
+ *       bulk copies of 16 to 512 bytes a stage, one in 17 clocks. 168 registers, the most that nine warps can have, no spills.
  *       Measured: unconfirmed, no Hopper GPU was at hand; proved in the executor (validate/simt/test_gemm_stream.cpp).
  *
  * Why not above M = 16: for 32 tokens X takes half a wavefront for 32 weights, and parts of 64 KiB for each unit of 16 KiB as much
@@ -226,12 +227,24 @@ template <class T, bool ZERO> __device__ __forceinline__ void make_tables(const 
         table[i].high = make_uint4(w0.y, w1.y, w2.y, w3.y);
     }
 }
-template <class T>
-__device__ __forceinline__ void permute_fragment(uint32_t upper, uint32_t lower, const sm90::Table &tu, const sm90::Table &tl, uint32_t (&a)[4])
+/* A word of codes, 8 weights of a row, as two fragments' halves. A permute takes 16 bits of selectors, so the second one needs a shift
+ * alone; what decode_four of gemm_sm90.cuh does for each four is done once. */
+struct Halves {
+    uint2 first, second;
+};
+__device__ __forceinline__ uint2 permute_four(uint32_t index, uint32_t half, const sm90::Table &t)
 {
-    const uint2 u = sm90::decode_four<T, sm90::Decode::Table>(upper, tu), l = sm90::decode_four<T, sm90::Decode::Table>(lower, tl);
-    a[0] = u.x, a[1] = l.x, a[2] = u.y, a[3] = l.y;
+    const uint32_t low = ptx::prmt(ptx::prmt(t.low.x, t.low.y, index), ptx::prmt(t.low.z, t.low.w, index), half);
+    const uint32_t high = ptx::prmt(ptx::prmt(t.high.x, t.high.y, index), ptx::prmt(t.high.z, t.high.w, index), half);
+    return make_uint2(ptx::prmt(low, high, 0x4051), ptx::prmt(low, high, 0x6273));
 }
+__device__ __forceinline__ Halves permute_word(uint32_t word, const sm90::Table &t)
+{
+    const uint32_t index = word & 0x77777777u, half = (word >> 1 & 0x44444444u) | 0x32103210u;
+    return {permute_four(index, half, t), permute_four(index >> 16, half >> 16, t)};
+}
+
+__device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
 /* x: of the slice. Word j of a lane's row is 8 columns: two fragments of each of two row tiles, for all tokens. */
 template <class T, bool ZERO, int OCTETS>
@@ -249,15 +262,14 @@ __device__ __forceinline__ void multiply(const unsigned char *pairs, const float
             b[o] = lane.g + 8 * o < tokens ? *(const uint4 *)(x + x_offset(0, tokens, lane.g + 8 * o, j, lane.t)) : make_uint4(0, 0, 0, 0);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const uint4 u = s.codes[2 * r][j / 4], l = s.codes[2 * r + 1][j / 4];
-            const uint32_t upper = j % 4 == 0 ? u.x : j % 4 == 1 ? u.y : j % 4 == 2 ? u.z : u.w;
-            const uint32_t lower = j % 4 == 0 ? l.x : j % 4 == 1 ? l.y : j % 4 == 2 ? l.z : l.w;
+            const uint32_t upper = word_of(s.codes[2 * r][j / 4], j % 4), lower = word_of(s.codes[2 * r + 1][j / 4], j % 4);
             uint32_t w[2][4];
             if (j < 8 - kPermuted) {
                 fb_decode_fragments<T, ZERO>(pairs, copy, upper, lower, s.scale[2 * r][j / 4], s.scale[2 * r + 1][j / 4], w[0], w[1]);
             } else {
-                permute_fragment<T>(upper, lower, table[2 * r], table[2 * r + 1], w[0]);
-                permute_fragment<T>(upper >> 16, lower >> 16, table[2 * r], table[2 * r + 1], w[1]);
+                const Halves u8 = permute_word(upper, table[2 * r]), l8 = permute_word(lower, table[2 * r + 1]);
+                w[0][0] = u8.first.x, w[0][1] = l8.first.x, w[0][2] = u8.first.y, w[0][3] = l8.first.y;
+                w[1][0] = u8.second.x, w[1][1] = l8.second.x, w[1][2] = u8.second.y, w[1][3] = l8.second.y;
             }
 #pragma unroll
             for (int o = 0; o < OCTETS; o++) {
