@@ -34,7 +34,8 @@ static void print_help(const char *program)
            "  --update-golden   rewrite validate/golden from the reference (look at the diff before committing it)\n\n"
            "Run it in the repository's root (golden vectors are read from validate/golden; FOURBIT_GOLDEN overrides).\n"
            "FOURBIT_TEST_SCALE=0.25 does a quarter of the long tests' work; that is the default under sanitizers.\n"
-           "test_fourbit_simt is the same program for the CUDA kernels, in the SIMT executor (SIMT_SEED and so on apply).\n"
+           "test_fourbit_simt is the same program for the CUDA kernels, in the SIMT executor (SIMT_SEED and so on apply);\n"
+           "it ends with the products of a Hopper GPU, unless FOURBIT_CUDA_ARCH=sm80, sm90 or sm100 says which one to test.\n"
            "FOURBIT_PLUGIN=my.so --backend plugin tests a kernel of your own (kernels/fourbit_plugin.h).\n"
            "FOURBIT_CPU=avx2 chooses the CPU backend's variant. The exit status is 0 only if every test passed.\n",
            program);
@@ -127,7 +128,8 @@ static int run_backend(const options *o)
         printf("== %s %s: skipped: %s\n", o->backend, getenv("FOURBIT_CPU") ? getenv("FOURBIT_CPU") : "", ctx.message);
         return EXIT_SKIPPED;
     }
-    printf("== backend %s (%s)%s\n", o->backend, fb_backend_variant(suite_backend),
+    const char *arch = suite_backend == FB_BACKEND_CUDA ? getenv("FOURBIT_CUDA_ARCH") : NULL;
+    printf("== backend %s (%s%s%s)%s\n", o->backend, fb_backend_variant(suite_backend), arch ? ", " : "", arch ? arch : "",
            too_slow_for_large() ? "; the suite \"large\" runs on vector backends only" : "");
     fflush(stdout);
     return run_here(o);
@@ -156,20 +158,28 @@ static int run_child(const options *o, const char *program, const char *backend,
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* The CUDA kernels on this machine's CPU. Nothing is skipped: without the executor this program does not link. */
-static int run_executor(const options *o)
+/* The CUDA kernels on this machine's CPU. Nothing is skipped: without the executor this program does not link. The products once more as a
+ * Hopper GPU would choose them, a quarter of the long tests' work: their kernels have tests of their own. */
+static int run_executor(const options *o, const char *program)
 {
     options cuda = *o;
     cuda.backend = "cuda";
     setenv("FOURBIT_CUDA", "simt", 0);
     int verdict = run_backend(&cuda);
+    if (!getenv("FOURBIT_CUDA_ARCH") && (!o->filter || strstr(o->filter, "gemm"))) {
+        setenv("FOURBIT_CUDA_ARCH", "sm90", 1);
+        setenv("FOURBIT_TEST_SCALE", "0.25", 0);
+        if (!cuda.filter) cuda.filter = "gemm";
+        const int hopper = run_child(&cuda, program, "cuda", "");
+        if (hopper != EXIT_SKIPPED && verdict == 0) verdict = hopper;
+    }
     printf("== verdict: %s (the CUDA kernels in the SIMT executor)\n", verdict == 0 ? "all passed" : "FAILED");
     return verdict;
 }
 
 static int run_all(const options *o, const char *program)
 {
-    if (fb_simt_ops) return run_executor(o);
+    if (fb_simt_ops) return run_executor(o, program);
     options reference = *o;
     reference.backend = "reference";
     int verdict = run_backend(&reference);
