@@ -47,7 +47,7 @@ $(BUILD)/bin/fourbit-train: $(BUILD)/validate/train/train_main.o $(TRAIN_OBJS) $
 	$(Q)$(CC) $(LDFLAGS) $^ $(TRAIN_LIBS) -o $@
 TOOLS += $(BUILD)/bin/fourbit-train
 
-$(BUILD)/validate/train/test_train.o: EXTRA_FLAGS = -DTRAIN_PROGRAM='"$(BUILD)/bin/fourbit-train"'
+$(BUILD)/validate/train/test_train.o: EXTRA_FLAGS = -DTRAIN_PROGRAM='"$(BUILD)/bin/fourbit-train"' -DTOKENIZER_GOLDEN='"validate/train/golden/tokenizer.golden.json"'
 $(BUILD)/validate/train/test_lockstep.o: EXTRA_FLAGS = -O3
 $(BUILD)/validate/test_train: $(addprefix $(BUILD)/validate/train/,test_train.o test_lockstep.o) $(TRAIN_OBJS) $(LIB) | $(BUILD)/bin/fourbit-train
 	$(call say,LD $@)

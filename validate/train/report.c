@@ -42,21 +42,28 @@ void report_memory(FILE *to, const lm_model *m, optimizer *o)
 
 /* ---- text ------------------------------------------------------------------------------------------------------------------ */
 
-static void put_bytes(FILE *to, const int32_t *tokens, int64_t count)
+static void put_byte(FILE *to, int byte)
+{
+    if (byte == '\n') fputs("\n  | ", to);
+    else fputc((byte >= 32 && byte != 127) ? byte : byte == '\t' ? ' ' : '.', to);
+}
+
+static void put_tokens(FILE *to, const tokenizer *by, const int32_t *tokens, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        int t = tokens[i];
-        if (t == '\n') fputs("\n  | ", to);
-        else fputc(t >= 32 && t < 127 ? t : t == '\t' ? ' ' : '.', to);
+        size_t bytes = 0;
+        const char *text = by ? tokenizer_bytes(by, tokens[i], &bytes) : NULL;
+        for (size_t k = 0; k < bytes; k++) put_byte(to, (unsigned char)text[k]);
+        if (!by) put_byte(to, tokens[i] < 127 ? tokens[i] : 127); /* a byte alone is no character beyond ASCII */
     }
 }
 
-void report_text(FILE *to, const char *title, const int32_t *prompt, int64_t prompt_count, const int32_t *tokens, int64_t count)
+void report_text(FILE *to, const char *title, const tokenizer *by, const int32_t *prompt, int64_t prompt_count, const int32_t *tokens, int64_t count)
 {
     fprintf(to, "%s\n  | ", title);
-    put_bytes(to, prompt, prompt_count);
+    put_tokens(to, by, prompt, prompt_count);
     fputs(" >>> ", to);
-    put_bytes(to, tokens, count);
+    put_tokens(to, by, tokens, count);
     fputc('\n', to);
 }
 

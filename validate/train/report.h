@@ -19,8 +19,8 @@ typedef struct train_report {
 
 /* A table: component, predicted bytes, measured bytes. */
 void report_memory(FILE *to, const lm_model *m, optimizer *o);
-/* Bytes as text: what cannot be shown becomes a dot. */
-void report_text(FILE *to, const char *title, const int32_t *prompt, int64_t prompt_count, const int32_t *tokens, int64_t count);
+/* Tokens as text, bytes where `by` is NULL: what cannot be shown becomes a dot. */
+void report_text(FILE *to, const char *title, const tokenizer *by, const int32_t *prompt, int64_t prompt_count, const int32_t *tokens, int64_t count);
 /* run.json, written atomically. */
 bool report_save(const char *path, const train_report *r, ck_error *e);
 

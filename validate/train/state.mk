@@ -1,11 +1,12 @@
 # What a training run keeps: pager, optimizer, checkpoints, Hugging Face folders, adapters, text; and their tests. The
 # objects are among TRAIN_OBJS (build.mk) as well; here they are linked without the model.
-TRAIN_STATE_OBJS := $(addprefix $(BUILD)/validate/train/,pager.o pager_host.o pager_gpu.o optimizer.o sha256.o text.o \
+TRAIN_STATE_OBJS := $(addprefix $(BUILD)/validate/train/,pager.o pager_host.o pager_gpu.o optimizer.o sha256.o text.o tokenizer.o tokenizer_split.o \
                       train_checkpoint.o hf_config.o hf_load.o hf_save.o peft.o spike.o spike_host.o) $(CHECKPOINT_OBJS)
 $(BUILD)/validate/train/optimizer.o: EXTRA_FLAGS = $(OPENMP) -O3
 $(BUILD)/validate/train/text.o $(BUILD)/validate/train/sha256.o: EXTRA_FLAGS = -O3
+$(BUILD)/validate/train/test_tokenizer.o: EXTRA_FLAGS = -DTOKENIZER_GOLDEN='"validate/train/golden/tokenizer.golden.json"'
 
-TRAIN_STATE_TESTS := $(addprefix $(BUILD)/validate/train/,test_state.o test_text.o test_pager.o test_optimizer.o \
+TRAIN_STATE_TESTS := $(addprefix $(BUILD)/validate/train/,test_state.o test_text.o test_tokenizer.o test_pager.o test_optimizer.o \
                        test_train_checkpoint.o test_hf.o test_peft.o test_gpu_runtime.o test_pager_gpu.o \
                        test_spike.o spike_host.o)
 $(BUILD)/validate/test_train_state: $(TRAIN_STATE_TESTS) $(BUILD)/validate/checkpoint/test_files.o $(TRAIN_STATE_OBJS) \

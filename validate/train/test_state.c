@@ -35,7 +35,7 @@ int main(void)
     static const struct {
         const char *name;
         void (*fill)(CU_pSuite);
-    } suites[] = {{"text", test_text}, {"pager", test_pager}, {"pager on a GPU", test_pager_gpu}, {"optimizer", test_optimizer},
+    } suites[] = {{"text", test_text}, {"tokenizer", test_tokenizer}, {"pager", test_pager}, {"pager on a GPU", test_pager_gpu}, {"optimizer", test_optimizer},
                   {"training checkpoint", test_train_checkpoint},
                   {"memory spike", test_spike},
                   {"Hugging Face folders", test_hf},

@@ -6,6 +6,7 @@
 #include "validate/train/optimizer.h"
 
 void test_text(CU_pSuite suite);
+void test_tokenizer(CU_pSuite suite);
 void test_pager(CU_pSuite suite);
 void test_pager_gpu(CU_pSuite suite);
 void test_optimizer(CU_pSuite suite);

@@ -150,7 +150,7 @@ static void refuses_tokenizers(void)
     REQUIRE_MESSAGE(&e, test_folder(), "the model knows 255 tokens; bytes need 256", "a small vocabulary");
     test_write(test_path("tokenizer.json"), "{}", 2);
     CU_ASSERT(!text_fits(&t, test_folder(), 32000, &e));
-    REQUIRE_MESSAGE(&e, test_path("tokenizer.json"), "tokenizers are not read", "a tokenizer");
+    REQUIRE_MESSAGE(&e, test_path("tokenizer.json"), "the text is bytes", "a tokenizer");
 }
 
 void test_text(CU_pSuite suite)

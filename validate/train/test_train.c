@@ -8,6 +8,7 @@
 #include "test_lockstep.h"
 
 #include <CUnit/Basic.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -531,10 +532,10 @@ static void test_program(void)
     CU_ASSERT(status == 0 || (status == 1 && said("CUDA")));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 4 --batch 2 --seq 32", folder, folder, text_path);
     char path[400];
-    path_in(path, "base/tokenizer.json");
+    path_in(path, "base/tokenizer.model");
     FILE *f = fopen(path, "w");
-    CU_ASSERT_FATAL(f != NULL && fputs("{}", f) >= 0 && fclose(f) == 0);
-    CU_ASSERT(run_program(line) == 1 && said("tokenizer"));
+    CU_ASSERT_FATAL(f != NULL && fclose(f) == 0);
+    CU_ASSERT(run_program(line) == 1 && said("the text is bytes"));
     unlink(path);
     struct stat st;
     const char *const files[] = {"run/log.csv", "run/run.json", "run/state.safetensors", "run/adapter/adapter_model.safetensors",
@@ -543,6 +544,31 @@ static void test_program(void)
         path_in(path, files[i]);
         CU_ASSERT(stat(path, &st) == 0 && st.st_size > 0);
     }
+}
+
+/* A base with a tokenizer.json is trained on its tokens, and takes it along when merged; one that knows fewer is refused. */
+static void test_tokens(void)
+{
+    char base[400], path[400], line[1600];
+    json_t *golden = json_load_file(TOKENIZER_GOLDEN, 0, NULL);
+    CU_ASSERT_FATAL(golden != NULL);
+    for (int64_t vocab = 599; vocab <= 600; vocab++) {
+        base_settings make = {.config = tiny, .text = text_path, .steps = 2, .batch = 2, .seq = 37, .lr = 1e-2, .seed = 1, .backend = FB_BACKEND_CPU};
+        run_result made;
+        make.config.vocab_size = vocab;
+        snprintf(base, sizeof base, "%s/tokens%lld", folder, (long long)vocab);
+        REQUIRE(base_make(&make, base, &made, &why) == RUN_DONE);
+        snprintf(path, sizeof path, "%.380s/tokenizer.json", base);
+        CU_ASSERT_FATAL(json_dump_file(json_object_get(golden, "tokenizer"), path, 0) == 0);
+        snprintf(line, sizeof line, "--out '%s/tokens' --base '%s' --text '%s' --steps 4 --batch 2 --seq 32 --sample 8 --prompt 'the blocks' --merge '%s/words'",
+                 folder, base, text_path, folder);
+        if (vocab < 600) CU_ASSERT(run_program(line) == 1 && said("its tokenizer has 600"));
+    }
+    CU_ASSERT(run_program(line) == 0 && said("tokenizer.json, 600 tokens") && said("the blocks >>> "));
+    path_in(path, "words/tokenizer.json");
+    json_t *copied = json_load_file(path, 0, NULL);
+    CU_ASSERT(copied && json_equal(copied, json_object_get(golden, "tokenizer")));
+    json_decref(copied), json_decref(golden);
 }
 
 /* Ctrl-C ends a run with 130 and a checkpoint, from which the same command with --resume goes on. */
@@ -575,7 +601,7 @@ int main(void)
         {"each operation of a step within its bound", test_lockstep}, {"operations that are wrong are seen", test_lockstep_sees},
         {"fused, unfused, dense, reference", test_paths}, {"same bits: again, threads, recomputed", test_same_bits},
         {"memory as predicted", test_memory}, {"resume", test_resume}, {"NaN", test_nan}, {"learning", test_learning},
-        {"schedules", test_schedules}, {"refusals", test_refusals}, {"fourbit-train", test_program}, {"Ctrl-C", test_interrupt}};
+        {"schedules", test_schedules}, {"refusals", test_refusals}, {"fourbit-train", test_program}, {"a base with a tokenizer", test_tokens}, {"Ctrl-C", test_interrupt}};
     CU_pSuite s = CU_add_suite("train", NULL, NULL);
     for (size_t i = 0; s && i < sizeof tests / sizeof *tests; i++)
         if (!CU_add_test(s, tests[i].name, tests[i].run)) return 2;

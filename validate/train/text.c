@@ -90,9 +90,10 @@ static bool read_all(text_corpus *t, bytes *b, const char *path, ck_error *e)
 
 /* ---- two parts -------------------------------------------------------------------------------------------------------- */
 
-static bool split(text_corpus *t, const bytes *b, int64_t seq, ck_error *e)
+static bool split(text_corpus *t, const int32_t *tokens, int64_t n, int64_t seq, ck_error *e)
 {
-    int64_t n = (int64_t)b->size, piece = TEXT_PIECE;
+    const char *unit = t->tokenizer ? "tokens" : "bytes";
+    int64_t piece = TEXT_PIECE;
     if (n < (int64_t)TEXT_PIECE * TEXT_SHARE) piece = n / TEXT_SHARE;
     if (piece < 1) piece = 1;
     t->train = malloc((size_t)(n + 1) * sizeof *t->train);
@@ -100,20 +101,35 @@ static bool split(text_corpus *t, const bytes *b, int64_t seq, ck_error *e)
     if (!t->train || !t->held_out) return ck_fail(e, t->source, NULL, "no memory for its %lld tokens", (long long)n);
     for (int64_t i = 0; i < n; i++) {
         bool held = i / piece % TEXT_SHARE == TEXT_SHARE - 1;
-        if (held) t->held_out[t->held_out_count++] = b->p[i];
-        else t->train[t->train_count++] = b->p[i];
+        if (held) t->held_out[t->held_out_count++] = tokens[i];
+        else t->train[t->train_count++] = tokens[i];
     }
     if (n == 0) return ck_fail(e, t->source, NULL, "the text is empty");
     if (t->train_count < seq + 1 || t->held_out_count < seq + 1)
-        return ck_fail(e, t->source, NULL, "the text has %lld bytes, of which %lld are held out: too few for windows of %lld + 1 tokens",
-                       (long long)n, (long long)t->held_out_count, (long long)seq);
+        return ck_fail(e, t->source, NULL, "the text has %lld %s, of which %lld are held out: too few for windows of %lld + 1 tokens",
+                       (long long)n, unit, (long long)t->held_out_count, (long long)seq);
     return true;
 }
 
-bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e)
+/* The whole text; *tokens is malloc'd. */
+static bool to_tokens(const text_corpus *t, const bytes *b, int32_t **tokens, int64_t *count, ck_error *e)
 {
-    *t = (text_corpus){.vocab_size = TEXT_VOCABULARY};
+    if (t->tokenizer) return tokenizer_encode(t->tokenizer, t->source, (const char *)b->p, b->size, tokens, count, e);
+    *count = (int64_t)b->size;
+    *tokens = malloc((b->size + 1) * sizeof **tokens);
+    if (!*tokens) return ck_fail(e, t->source, NULL, "no memory for its %zu tokens", b->size);
+    for (size_t i = 0; i < b->size; i++) (*tokens)[i] = b->p[i];
+    return true;
+}
+
+bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e) { return text_open_tokens(t, path, NULL, seq, e); }
+
+bool text_open_tokens(text_corpus *t, const char *path, const tokenizer *by, int64_t seq, ck_error *e)
+{
+    *t = (text_corpus){.vocab_size = by ? tokenizer_size(by) : TEXT_VOCABULARY, .tokenizer = by};
     bytes b = {0};
+    int32_t *tokens = NULL;
+    int64_t count = 0;
     if (seq < 1) return ck_fail(e, path, NULL, "windows of %lld tokens: at least 1", (long long)seq);
     snprintf(t->source, sizeof t->source, "%s", path);
     bool good = read_all(t, &b, path, e);
@@ -123,9 +139,9 @@ bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e)
         sha256_add(&s, b.p, b.size);
         sha256_finish(&s, t->sha256);
         t->bytes = b.size;
-        good = split(t, &b, seq, e);
+        good = to_tokens(t, &b, &tokens, &count, e) && split(t, tokens, count, seq, e);
     }
-    free(b.p);
+    free(b.p), free(tokens);
     if (!good) text_close(t);
     return good;
 }
@@ -141,11 +157,12 @@ bool text_fits(const text_corpus *t, const char *folder, int64_t vocab_size, ck_
 {
     static const char *const tokenizers[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
     char path[PATH_MAX];
-    for (size_t i = 0; folder && i < sizeof tokenizers / sizeof *tokenizers; i++)
+    for (size_t i = 0; folder && !t->tokenizer && i < sizeof tokenizers / sizeof *tokenizers; i++)
         if (snprintf(path, sizeof path, "%s/%s", folder, tokenizers[i]) < (int)sizeof path && access(path, F_OK) == 0)
-            return ck_fail(e, path, NULL, "tokenizers are not read: text is trained on byte by byte, which this model was not made for");
+            return ck_fail(e, path, NULL, "the model was made for this tokenizer's tokens, and the text is bytes (only a tokenizer.json is read)");
     if (vocab_size >= t->vocab_size) return true;
-    return ck_fail(e, folder ? folder : t->source, NULL, "the model knows %lld tokens; bytes need %d", (long long)vocab_size, (int)t->vocab_size);
+    return ck_fail(e, folder ? folder : t->source, NULL, "the model knows %lld tokens; %s %d", (long long)vocab_size,
+                   t->tokenizer ? "its tokenizer has" : "bytes need", (int)t->vocab_size);
 }
 
 const char *text_default_path(void) { return "/usr/share/common-licenses"; }

@@ -1,14 +1,12 @@
-/* text.h: what is trained on: bytes of text, cut into a part to train on and a part that is held out, and batches of it.
+/* text.h: what is trained on: text as tokens, cut into a part to train on and a part that is held out, and batches of it.
  *
- * Byte level: a token is a byte, the vocabulary 256. Held out is the last of every TEXT_SHARE pieces of TEXT_PIECE bytes
- * (of a short text: of an even share of it), so that both parts have the same kinds of text.
+ * A token is a byte, the vocabulary 256; or what a tokenizer says (tokenizer.h). Held out is the last of every TEXT_SHARE pieces
+ * of TEXT_PIECE tokens (of a short text: of an even share of it), so that both parts have the same kinds of text.
  */
 #ifndef FOURBIT_TRAIN_TEXT_H
 #define FOURBIT_TRAIN_TEXT_H
 
-#include "validate/checkpoint/error.h"
-
-#include <stddef.h>
+#include "tokenizer.h"
 
 enum { TEXT_VOCABULARY = 256, TEXT_PIECE = 8192, TEXT_SHARE = 10, TEXT_SHA256 = 65, TEXT_SOURCE = 1024 };
 
@@ -20,6 +18,7 @@ typedef struct text_corpus {
     int32_t *train, *held_out; /* tokens */
     int64_t train_count, held_out_count;
     int32_t vocab_size;
+    const tokenizer *tokenizer; /* NULL: bytes */
 } text_corpus;
 
 /* path: a file, or a folder, whose regular files (links are not followed: the licences' would double their text) are read
@@ -27,10 +26,12 @@ typedef struct text_corpus {
  * those (vim's documentation has an index of 380 KB beside its prose). Too short for a window of `seq` tokens
  * and its target in either part: an error. */
 bool text_open(text_corpus *t, const char *path, int64_t seq, ck_error *e);
+/* The same by a tokenizer (NULL: bytes), which must outlive the corpus. The text is then one string of UTF-8. */
+bool text_open_tokens(text_corpus *t, const char *path, const tokenizer *by, int64_t seq, ck_error *e);
 void text_close(text_corpus *t);
 
-/* May a model of this folder (NULL: one of our own making) and vocabulary be trained on it? Text is bytes here: a checkpoint
- * with a tokenizer.json, or with fewer than 256 tokens, is refused in so many words. */
+/* May a model of this folder (NULL: one of our own making) and vocabulary be trained on it? One that has a tokenizer may not be
+ * on bytes, nor one that knows fewer tokens than the text may have. */
 bool text_fits(const text_corpus *t, const char *folder, int64_t vocab_size, ck_error *e);
 
 /* Texts that a Debian machine has: what is fine-tuned on, and what a base is made from. The second needs the package

@@ -6,6 +6,8 @@
 #include "run.h"
 #include "train_checkpoint.h"
 
+#include "validate/checkpoint/atomic_file.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -21,6 +23,7 @@ enum { PATH_SIZE = 4096, PROMPT = 64 };
 typedef struct session {
     train_cli cli;
     char base[PATH_SIZE], base_sha256[TEXT_SHA256], identity[RUN_IDENTITY];
+    tokenizer *tokenizer; /* NULL: bytes */
     text_corpus text;
     hf_checkpoint checkpoint;
     lm_source source;
@@ -145,13 +148,26 @@ static bool open_optimizer(session *s, ck_error *e)
     return s->optimizer != NULL;
 }
 
+/* By the tokenizer of the base, where it has one. */
+static bool open_text(session *s, ck_error *e)
+{
+    const train_cli *c = &s->cli;
+    char path[PATH_SIZE];
+    if (!join(path, s->base, "tokenizer.json", e)) return false;
+    if (access(path, F_OK) == 0 && !(s->tokenizer = tokenizer_open(path, e))) return false;
+    if (!text_open_tokens(&s->text, c->text ? c->text : text_default_path(), s->tokenizer, c->model.seq, e)) return false;
+    s->has_text = true;
+    printf("text: %s, %d files, %.0f KB, SHA-256 %s\n", s->text.source, s->text.files, (double)s->text.bytes / 1e3, s->text.sha256);
+    if (s->tokenizer) printf("tokenizer: %s, %d tokens; %lld of the text\n", path, tokenizer_size(s->tokenizer),
+                             (long long)(s->text.train_count + s->text.held_out_count));
+    return true;
+}
+
 static bool open_all(session *s, ck_error *e)
 {
     const train_cli *c = &s->cli;
     char why[DEVICE_TEXT];
-    if (!text_open(&s->text, c->text ? c->text : text_default_path(), c->model.seq, e)) return false;
-    s->has_text = true;
-    printf("text: %s, %d files, %.0f KB, SHA-256 %s\n", s->text.source, s->text.files, (double)s->text.bytes / 1e3, s->text.sha256);
+    if (!open_text(s, e)) return false;
     if (!hf_open(&s->checkpoint, s->base, e)) return false;
     s->has_checkpoint = true;
     if (!text_fits(&s->text, s->base, s->checkpoint.config.vocab_size, e)) return false;
@@ -175,16 +191,21 @@ static void close_all(session *s)
     if (s->device) s->device->close(s->device);
     if (s->has_checkpoint) hf_close(&s->checkpoint);
     if (s->has_text) text_close(&s->text);
+    tokenizer_close(s->tokenizer);
 }
 
 /* ---- what is shown and kept ---------------------------------------------------------------------------------------------- */
 
-static void choose_prompt(session *s)
+static bool choose_prompt(session *s, ck_error *e)
 {
     const char *given = s->cli.prompt;
+    int32_t *tokens = NULL;
     int64_t n = given ? (int64_t)strlen(given) : s->text.held_out_count;
+    if (given && s->tokenizer && !tokenizer_encode(s->tokenizer, "--prompt", given, (size_t)n, &tokens, &n, e)) return false;
     s->prompt_count = n < PROMPT ? n : PROMPT;
-    for (int64_t i = 0; i < s->prompt_count; i++) s->prompt[i] = given ? (unsigned char)given[i] : s->text.held_out[i];
+    for (int64_t i = 0; i < s->prompt_count; i++) s->prompt[i] = tokens ? tokens[i] : given ? (unsigned char)given[i] : s->text.held_out[i];
+    free(tokens);
+    return true;
 }
 
 static bool show_sample(session *s, const char *title, ck_error *e)
@@ -193,9 +214,33 @@ static bool show_sample(session *s, const char *title, ck_error *e)
     int32_t *out = malloc((size_t)(n + 1) * sizeof *out);
     if (!out) return ck_fail(e, "sample", NULL, "no memory");
     bool ok = n == 0 || loop_sample(s->model, s->prompt, s->prompt_count, n, s->cli.temperature, s->cli.top, s->cli.model.seed, out, e);
-    if (ok && n) report_text(stdout, title, s->prompt, s->prompt_count, out, n);
+    if (ok && n) report_text(stdout, title, s->tokenizer, s->prompt, s->prompt_count, out, n);
     free(out);
     return ok;
+}
+
+/* What a model needs beside its weights to be used. */
+static bool copy_tokenizer(const char *from_folder, const char *to_folder, ck_error *e)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
+    static char piece[1 << 16];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char from[PATH_SIZE], to[PATH_SIZE];
+        if (!join(from, from_folder, names[i], e) || !join(to, to_folder, names[i], e)) return false;
+        FILE *f = fopen(from, "rb");
+        if (!f && errno == ENOENT) continue;
+        if (!f) return ck_fail(e, from, NULL, "%s", strerror(errno));
+        af_file out;
+        bool ok = af_create(&out, to, e);
+        uint64_t at = 0;
+        for (size_t n; ok && (n = fread(piece, 1, sizeof piece, f)) > 0; at += n) ok = af_write(&out, piece, n, at, e);
+        if (ok && ferror(f)) ok = ck_fail(e, from, NULL, "cannot be read: %s", strerror(errno));
+        fclose(f);
+        if (ok) ok = af_commit(&out, at, e);
+        else af_abort(&out);
+        if (!ok) return false;
+    }
+    return true;
 }
 
 static double lora_scaling(const train_cli *c) { return c->model.alpha / (c->model.rslora ? sqrt((double)c->model.rank) : (double)c->model.rank); }
@@ -216,7 +261,7 @@ static bool export_results(session *s, ck_error *e)
     hf_save_options save = {.dtype = FB_BF16, .quantize = c->merge_4bit, .format = c->model.format, .block_size = c->model.block_size,
                             .double_quant = c->model.double_quant};
     fb_context_init(&save.context, FB_BACKEND_CPU);
-    if (!hf_save(c->merge_to, &s->checkpoint.config, &source, &save, e)) return false;
+    if (!hf_save(c->merge_to, &s->checkpoint.config, &source, &save, e) || !copy_tokenizer(s->base, c->merge_to, e)) return false;
     printf("merged: %s, %s\n", c->merge_to, c->merge_4bit ? fb_format_name(c->model.format) : "bf16");
     return true;
 }
@@ -238,8 +283,7 @@ static bool prepare(session *s, char checkpoint[PATH_SIZE], char log[PATH_SIZE],
     if (run->peak > 0) printf(", whose dense products reach %.0f GFLOP/s now", run->peak / 1e9);
     printf("\n");
     report_memory(stdout, s->model, s->optimizer);
-    choose_prompt(s);
-    return true;
+    return choose_prompt(s, e);
 }
 
 static run_end fine_tune(session *s, ck_error *e)
