@@ -94,7 +94,7 @@ static void other_spellings(void)
     int32_t *a = NULL, *b = NULL;
     int64_t na = 0, nb = 1;
     if (REQUIRE(t && plain && text, "%s", e.message)) {
-        for (int k = 0; k < LONG; k++) text[k] = "etaoinsrhldcum"[(k * k + k / 7) % 14];
+        for (size_t k = 0; k < LONG; k++) text[k] = "etaoinsrhldcum"[(k * k + k / 7) % 14];
         text[LONG] = '\0';
         CU_ASSERT(tokenizer_encode(t, "text", text, LONG, &a, &na, &e) && tokenizer_encode(plain, "text", text, LONG, &b, &nb, &e));
         CU_ASSERT(na == nb && na < LONG && memcmp(a, b, (size_t)na * sizeof *a) == 0 && comes_back(t, a, na, text));
@@ -112,7 +112,7 @@ static void text_that_is_none(void)
     json_t *all = golden();
     ck_error e = {0};
     tokenizer *t = open_with(all, NULL, NULL, &e);
-    int32_t *ids;
+    int32_t *ids = NULL;
     int64_t count;
     size_t bytes;
     for (size_t i = 0; t && i < sizeof wrong / sizeof *wrong; i++) {
