@@ -95,6 +95,23 @@ check-mirror: $(BUILD)/bench/test_fourbit_mirror ## the CUDA suites through the 
 	@$<
 .PHONY: check-mirror
 
+# ---- which path of the product for which M ----------------------------------------------------------------------------
+TOOLS += $(BUILD)/bin/fourbit-tune
+TESTS += $(BUILD)/bench/test_tune
+TUNE_OBJS := $(addprefix $(BUILD)/bench/,tune.o tune_select.o) $(BENCH_GPU_OBJS)
+
+$(BUILD)/bin/fourbit-tune: $(BUILD)/bench/tune_main.o $(TUNE_OBJS) $(DEVICE_CUDA) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(BENCH_GPU_LIBS) -o $@
+$(BUILD)/bench/test_tune: $(BUILD)/bench/test_tune.o $(TUNE_OBJS) $(DEVICE_CUDA) $(if $(SANITIZE),,$(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a) $(LIB)
+	$(call say,LD $@)
+	$(Q)$(CXX) $(LDFLAGS) $^ -lcunit $(BENCH_GPU_LIBS) -o $@
+
+.PHONY: tune
+tune: $(BUILD)/bin/fourbit-tune ## on a machine with a GPU: measure the product's paths, rewrite kernels/cuda/dispatch_table.h (ARGS=--dry-run)
+	@$< $(ARGS)
+
 $(BUILD)/bench/test_nvml.so: bench/test_nvml_library.c
 	@mkdir -p $(@D)
 	$(call say,CC $<)

@@ -1,36 +1,15 @@
 /* dispatch.h — which path a product takes: the first row that fits.
  *
  * A row fits when the device is of its generation or later, M is at most m_most, N * K at most weights_most (0: any), and
- * the path serves the call (types, alignment, shared memory; gemm.cu).  blocks: as many blocks a multiprocessor as split-K aims for where
- * the tiles alone are fewer; 0: K is never cut.
+ * the path serves the call (types, alignment, shared memory; gemm.cu).  What a row is: dispatch_rule.h.
  *
- * The rows stand in dispatch_table.h. They follow from the predictions in the paths' headers; no GPU has measured them yet.
+ * The rows stand in dispatch_table.h. Those that it calls predicted follow from the paths' headers; `make tune` puts rows
+ * that a GPU has measured before them.
  */
 #ifndef FB_DISPATCH_H
 #define FB_DISPATCH_H
 
-#include <cstdint>
-
-typedef enum fb_gemm_path {
-    FB_GEMM_ANY = 0,  /* gemm_any.cu: serves everything; what is taken when no row fits */
-    FB_GEMM_TILE_16,  /* gemm_tile.cu: 128 rows x 16 tokens a block */
-    FB_GEMM_TILE_32,  /* 128 x 32 */
-    FB_GEMM_TILE_64,  /* 128 x 64 */
-    FB_GEMM_TILE_128, /* 128 x 128; 99 KiB of shared memory */
-    FB_GEMM_TILE_256, /* 256 x 128; 145 KiB */
-    FB_GEMM_SMALL,    /* gemm_small.cu: 256 rows a block, M up to 16 */
-    FB_GEMM_PATHS
-} fb_gemm_path;
-
-typedef struct fb_gemm_rule {
-    int arch;
-    int64_t m_most;
-    int64_t weights_most;
-    fb_gemm_path path;
-    int blocks;
-} fb_gemm_rule;
-
-static const int64_t FB_ANY_M = INT64_MAX;
+#include "dispatch_rule.h"
 
 static const fb_gemm_rule fb_gemm_rules[] = {
 #include "dispatch_table.h"

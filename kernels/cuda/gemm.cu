@@ -39,35 +39,66 @@ Plan invariant_plan(const fb_device &device, const fb_matrix *w, int64_t m)
     return tile_plan(device, w, m, path, 0);
 }
 
-Plan plan_of(const fb_context *ctx, const fb_device &device, const fb_matrix *w, int64_t m, fb_dtype t, const fb_gemm_call *c)
+Plan plan_by(const fb_gemm_rule &r, const fb_device &device, const fb_matrix *w, int64_t m)
+{
+    return r.path == FB_GEMM_SMALL ? small_plan(device, w, m, r.blocks) : tile_plan(device, w, m, r.path, r.blocks);
+}
+
+/* hopper: where a path of sm_90a took the call, its status; NULL: none is asked. */
+Plan plan_of(const fb_context *ctx, const fb_device &device, const fb_matrix *w, int64_t m, fb_dtype t, const fb_gemm_call *c, fb_status *hopper)
 {
     if (!tensor_cores_serve(w, t, c)) return {FB_GEMM_ANY, 1};
     if (ctx->flags & FB_BATCH_INVARIANT) return invariant_plan(device, w, m);
     for (const fb_gemm_rule &r : fb_gemm_rules) {
         if (device.arch < r.arch || m > r.m_most || (r.weights_most && w->rows * w->cols > r.weights_most)) continue;
-        const Plan plan = r.path == FB_GEMM_SMALL ? small_plan(device, w, m, r.blocks) : tile_plan(device, w, m, r.path, r.blocks);
+        if (r.path == FB_GEMM_HOPPER && hopper && FB_CUDA(gemm_hopper)(c, false, hopper)) return {FB_GEMM_HOPPER, 1};
+        const Plan plan = plan_by(r, device, w, m); /* of FB_GEMM_HOPPER: none */
         if (plan.path != FB_GEMM_ANY) return plan;
     }
     return {FB_GEMM_ANY, 1};
+}
+
+fb_status run(const fb_gemm_call *c, const Plan &plan)
+{
+    if (plan.path == FB_GEMM_ANY) return FB_CUDA(gemm_any)(c);
+    if (plan.path == FB_GEMM_SMALL) return FB_CUDA(gemm_small)(c, plan.splits);
+    return FB_CUDA(gemm_tile)(c, plan.path, plan.splits);
+}
+
+size_t workspace_of(const Plan &plan, const fb_matrix *w, int64_t m)
+{
+    return plan.splits > 1 ? (size_t)plan.splits * (size_t)m * (size_t)w->rows * sizeof(float) : 0;
 }
 
 } // namespace
 
 extern "C" fb_status FB_CUDA(gemm)(const fb_gemm_call *c)
 {
+    fb_status hopper;
+    const Plan plan = plan_of(c->ctx, c->device, c->w, c->m, c->x_dtype, c, &hopper);
+    return plan.path == FB_GEMM_HOPPER ? hopper : run(c, plan);
+}
+
+extern "C" fb_status FB_CUDA(gemm_by_rule)(fb_context *ctx, int arch, const fb_gemm_rule *rule, const fb_matrix *w, int64_t m, const void *x,
+                                           fb_dtype t, void *y, size_t *workspace)
+{
+    const fb_gemm_call c = {ctx, fb_device_of(arch), w, m, x, t, nullptr, y, t, false, {}};
     fb_status status;
-    if (!(c->ctx->flags & FB_BATCH_INVARIANT) && FB_CUDA(gemm_hopper)(c, false, &status)) return status;
-    const Plan plan = plan_of(c->ctx, c->device, c->w, c->m, c->x_dtype, c);
-    if (plan.path == FB_GEMM_ANY) return FB_CUDA(gemm_any)(c);
-    if (plan.path == FB_GEMM_SMALL) return FB_CUDA(gemm_small)(c, plan.splits);
-    return FB_CUDA(gemm_tile)(c, plan.path, plan.splits);
+    *workspace = 0;
+    if (rule->path == FB_GEMM_HOPPER) { /* whether it serves is known when it is called */
+        if (!y) return arch == 90 ? FB_OK : FB_UNSUPPORTED;
+        return FB_CUDA(gemm_hopper)(&c, false, &status) ? status : fb_fail(ctx, FB_UNSUPPORTED, "no path of sm_90a serves this product");
+    }
+    const Plan plan = tensor_cores_serve(w, t, y ? &c : nullptr) ? plan_by(*rule, c.device, w, m) : Plan{FB_GEMM_ANY, 1};
+    if (plan.path != rule->path) return fb_fail(ctx, FB_UNSUPPORTED, "path %d does not serve this product", (int)rule->path);
+    *workspace = workspace_of(plan, w, m);
+    return y ? run(&c, plan) : FB_OK;
 }
 
 extern "C" size_t FB_CUDA(gemm_workspace)(const fb_context *ctx, fb_device device, const fb_matrix *w, int64_t m, fb_dtype t)
 {
     if (m == 0 || w->rows == 0) return 0;
-    const int splits = plan_of(ctx, device, w, m, t, nullptr).splits;
-    return splits > 1 ? (size_t)splits * (size_t)m * (size_t)w->rows * sizeof(float) : 0;
+    return workspace_of(plan_of(ctx, device, w, m, t, nullptr, nullptr), w, m); /* where a path of sm_90a takes the call, it needs none */
 }
 
 /* Every path multiplies weights as dequantize gives them. */
