@@ -6,7 +6,8 @@
  * The library is a guest in its caller's program: it allocates nothing, prints
  * nothing, never exits and keeps no state between calls. Buffers, workspace and
  * stream belong to the caller. Any number of threads may call it at once, each
- * with a context of its own. The same input gives the same bits, run to run and
+ * with a context of its own; the child of a fork may go on (the thread that forked, on one
+ * core). The same input gives the same bits, run to run and
  * whatever the number of threads.
  *
  *     fb_context ctx;

@@ -3,7 +3,10 @@
 #include "suite.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { ROWS = 6, COLS = 70, N = ROWS * COLS, BLOCKS = (N + 63) / 64, M = 3 };
 
@@ -490,6 +493,43 @@ static void concurrent_calls(void)
     }
 }
 
+/* A child of fork goes on where its parent was, though the threads that had helped are not there: the same bits, and no
+ * waiting for them. Its own threads have helpers again. */
+static void after_fork(void)
+{
+    worker k = {.ctx = suite_context()};
+    const int64_t rows = 130, cols = 520;
+    if (suite_backend == FB_BACKEND_CUDA) return; /* CUDA does not survive a fork */
+    k.ctx.threads = 2;
+    gm_new(&k.w, FB_NF4, rows, cols, 64, false);
+    suite_random_matrix(&k.w, 85);
+    k.x = suite_buffer("x", FB_F32, 2 * cols);
+    k.y = suite_buffer("y", FB_F32, 2 * rows);
+    guard before = suite_buffer("before", FB_F32, 2 * rows);
+    input_fill(INPUT_GAUSSIAN, 86, 64, k.x.data, FB_F32, 2 * cols);
+    k.workspace = suite_workspace(&k.ctx, FB_OP_GEMM, &k.w.m, 2, FB_F32);
+    work(&k);
+    memcpy(before.data, k.y.data, before.bytes);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_t id;
+        alarm(60); /* the end of a wait */
+        guard_poison(&k.y);
+        work(&k);
+        bool good = k.failures == 0 && memcmp(before.data, k.y.data, before.bytes) == 0;
+        guard_poison(&k.y);
+        good = good && pthread_create(&id, NULL, work, &k) == 0 && pthread_join(id, NULL) == 0;
+        _exit(good && k.failures == 0 && memcmp(before.data, k.y.data, before.bytes) == 0 ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+            "after a fork: status %d%s", status, WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? ", it waited for threads" : "");
+    guard *all[] = {&k.x, &k.y, &k.workspace, &before};
+    for (int i = 0; i < 4; i++) guard_free(all[i]);
+    gm_free(&k.w);
+}
+
 static const suite_test tests[] = {{"quantize_dequantize", quantize_dequantize},
                                    {"contexts_and_workspace", contexts_and_workspace},
                                    {"products", products},
@@ -500,5 +540,6 @@ static const suite_test tests[] = {{"quantize_dequantize", quantize_dequantize},
                                    {"sizes_of_zero", sizes_of_zero},
                                    {"names", names},
                                    {"concurrent_calls", concurrent_calls},
+                                   {"after_fork", after_fork},
                                    {NULL, NULL}};
 const suite suite_api = {"api", "bad arguments are refused by name and nothing is written", true, tests};

@@ -112,10 +112,15 @@ void cpu_search8_init(void);
 static inline int64_t cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t cpu_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+/* In the child of a fork, OpenMP waits for ever for the threads that the forking thread had used: they are not there. So such
+ * a thread remembers that it used some, and from the fork on works alone; threads that the child starts have their own. */
+extern _Thread_local bool cpu_threads_used, cpu_threads_lost;
+
 /* The most threads a call may use. A request beyond the cores is honoured up to 64:
  * tests ask for odd counts on small machines. */
 static inline int cpu_max_threads(const fb_context *ctx)
 {
+    if (cpu_threads_lost) return 1;
     if (ctx->threads == 0) return omp_get_max_threads();
     int most = omp_get_num_procs() > 64 ? omp_get_num_procs() : 64;
     return ctx->threads < most ? ctx->threads : most;
@@ -124,7 +129,9 @@ static inline int cpu_max_threads(const fb_context *ctx)
 /* Threads for a loop over `chunks` pieces: no thread without a piece. */
 static inline int cpu_threads(const fb_context *ctx, int64_t chunks)
 {
-    return (int)cpu_min(cpu_max_threads(ctx), chunks < 1 ? 1 : chunks);
+    const int threads = (int)cpu_min(cpu_max_threads(ctx), chunks < 1 ? 1 : chunks);
+    if (threads > 1) cpu_threads_used = true;
+    return threads;
 }
 
 /* ---- a block's absmax ------------------------------------------------------------------ */

@@ -124,6 +124,9 @@ static void inherit(fb_ops *ops)
 #undef INHERIT
 }
 
+_Thread_local bool cpu_threads_used, cpu_threads_lost;
+static void after_fork(void) { cpu_threads_lost = cpu_threads_used; }
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const fb_ops *chosen;
 static char chosen_why[FB_MESSAGE_SIZE];
@@ -131,6 +134,7 @@ static char chosen_why[FB_MESSAGE_SIZE];
 static void choose(void)
 {
     cpu_search8_init();
+    pthread_atfork(NULL, NULL, after_fork);
     const char *forced = getenv("FOURBIT_CPU");
     if (forced && !*forced) forced = NULL;
     for (int v = 0; v < VARIANTS; v++) {
