@@ -39,9 +39,11 @@ static inline vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-static inline vf vf_gather(const float *table, const uint8_t *index)
+/* Sixteen loads, 0.22 ns an element of dequantize8 on a Zen 5: vgatherdps took 0.34, the whole table in eight vpermt2ps 0.27. */
+static inline vf vf_gather(const float *t, const uint8_t *i)
 {
-    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)index)), table, 4);
+    return _mm512_setr_ps(t[i[0]], t[i[1]], t[i[2]], t[i[3]], t[i[4]], t[i[5]], t[i[6]], t[i[7]], //
+                          t[i[8]], t[i[9]], t[i[10]], t[i[11]], t[i[12]], t[i[13]], t[i[14]], t[i[15]]);
 }
 static inline void vf_fence(void) { _mm_sfence(); }
 
