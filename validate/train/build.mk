@@ -65,7 +65,7 @@ $(BUILD)/validate/train/test_cuda_planted.o: validate/train/test_cuda_planted.cp
 	$(Q)$(CXX) $(CPPFLAGS) -DFB_SIMT=1 $(SIMT_KERNEL_FLAGS) -MMD -MP -c $< -o $@
 # A cuBLAS that computes on the host, with whatever the machine has out of the way (bench/gpu.mk).
 $(BUILD)/validate/train/test_cuda.o: EXTRA_FLAGS = $(OPENMP) -DPLANTED_CUDA_HOME='"$(abspath $(BUILD))/bench/planted"'
-$(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_steps.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
+$(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_steps.o test_cuda_mirror.o test_cuda_device.o test_cuda_planted.o test_lockstep.o) \
                                    $(TRAIN_OBJS) $(TRAIN_SIMT_OBJS) $(CUDA_SIMT_OBJS) $(BUILD)/libsimt.a $(LIB) \
                                    | $(BUILD)/bench/planted/lib64/libcublas.so.13
 	$(call say,LD $@)

@@ -1,5 +1,9 @@
-/* test_cuda_device.h: a GPU's memory for the training loop's tests: the executor's, with exact ends and unwritten bytes known,
- * which only kernels and this device's own copies may touch: anyone else is stopped by SIGSEGV. */
+/* test_cuda_device.h: where the tests of the training loop on CUDA run.
+ *
+ *   test_cuda_device.cpp, test_cuda_planted.cpp   in the executor: memory with exact ends and unwritten bytes known, which only
+ *                                                 kernels and the device's own copies may touch: others are stopped by SIGSEGV
+ *   test_cuda_gpu.c                               on a GPU
+ */
 #ifndef FOURBIT_TRAIN_TEST_CUDA_DEVICE_H
 #define FOURBIT_TRAIN_TEST_CUDA_DEVICE_H
 
@@ -12,9 +16,12 @@
 extern "C" {
 #endif
 
-/* kind "cuda". The program is linked with -Wl,--wrap of the executor's launch (build.mk). */
+bool test_cuda_executes(void); /* in the executor: orders, planted bugs and launches mean something */
+/* kind "cuda". In the executor the program is linked with -Wl,--wrap of its launch (build.mk). NULL: there is no GPU. */
 device *test_cuda_device(void);
 long test_cuda_launches(void); /* so far, of the whole program */
+/* test_cuda_mirror.c: ops, which work on d's memory, as operations on host memory. One at a time. */
+const lm_ops *test_cuda_mirror(device *d, const lm_ops *ops);
 
 /* The executor's order of threads, 0 forward, 1 reverse, 2 round robin, others: the seed of a shuffle. */
 void test_cuda_order(unsigned order);
