@@ -64,11 +64,14 @@ $(BUNDLE)/bin/fourbit-spike: $(SPIKE_OBJS) $(LIB)
 $(BUNDLE)/bin/fourbit-goals: $(addprefix $(BUILD)/bench/goals/,main.o table.o)
 	@mkdir -p $(@D)
 	$(Q)$(BUNDLE_LINK) $^ -l:libjansson.a -lm -o $@
+$(BUNDLE)/bin/test_train_gpu: $(TRAIN_GPU_TEST_OBJS) $(BUILD)/validate/train/test_cuda_cblas.o $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(BUNDLE_LINK) $^ -l:libcunit.a $(BUNDLE_STATIC) -o $@
 $(BUNDLE)/bin/capture-golden: $(BUILD)/bin/capture-golden
 	@mkdir -p $(@D)
 	$(Q)strip -s -o $@ $<
 
-BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-goals fourbit-spike test_fourbit_gpu capture-golden)
+BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-goals fourbit-spike test_train_gpu test_fourbit_gpu capture-golden)
 gpu-bundle: $(BUNDLE_PROGRAMS) ## programs and script for a machine with a GPU, in build/gpu (copy the folder there)
 	@CC='$(CC)' NVCC='$(NVCC)' scripts/gpu-bundle.sh $(BUNDLE) $(BUNDLE_MIB)
 

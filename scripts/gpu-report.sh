@@ -20,7 +20,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=build/results/gpu-report only="" bin="" profile=quick require=""
 limit=${STAGE_SECONDS:-570}
 models=(qwen2.5-0.5b qwen2.5-1.5b llama-2-7b llama-2-13b llama-3-8b llama-3-70b)
-stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager bench-lora "${models[@]/#/layers-}")
+stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager train bench-lora "${models[@]/#/layers-}")
 
 usage() { echo "gpu-report: $1 (see --help)" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -96,16 +96,20 @@ stage_facts() {
     verdict="passed: $(sed -n 's/^gpu  *//p' "$dir/device.txt" | head -n 1)"
 }
 
-# The tests that can run on a device; `large` (2^31 elements) is a stage of its own.
-run_tests() { # filter
-    within "$bin/test_fourbit_gpu" --backend cuda ${1:+--filter "$1"} > "$dir/log.txt" 2>&1
+# The tests that can run on a device; `large` (2^31 elements) is a stage of its own, and so are the training loop's.
+run_tests() { # program, its arguments
+    local program=$1
+    shift
+    if [ ! -x "$bin/$program" ]; then verdict="not run: the bundle has no $program"; return; fi
+    within "$bin/$program" "$@" > "$dir/log.txt" 2>&1
     local status=$?
     tail -n 25 "$dir/log.txt"
     judge "$status" "$(awk '/^ *tests/ { t = $0 } /^ *asserts/ { a = $0 } END { gsub(/ +/, " ", t); gsub(/ +/, " ", a); print substr(t, 2) ";" a }' "$dir/log.txt")"
     if [ "$status" -eq 77 ]; then verdict="not run: $(tail -n 1 "$dir/log.txt")"; fi
 }
-stage_tests() { run_tests ""; }
-stage_large() { run_tests large.; }
+stage_tests() { run_tests test_fourbit_gpu --backend cuda; }
+stage_large() { run_tests test_fourbit_gpu --backend cuda --filter large.; }
+stage_train() { run_tests test_train_gpu; }
 
 stage_golden() {
     if [ ! -x "$bin/capture-golden" ]; then verdict="not run: the bundle has no capture-golden"; return; fi

@@ -34,6 +34,7 @@ echo "dequantize cuda       nf4         b64      4096x4096    12.5 $filter"; ech
     stub test_fourbit_gpu 'echo "               tests     70     70     70      0        0"; echo "             asserts 123456 123456 123456      0      n/a"'
     stub fourbit-goals 'echo "M = 1  x_cublas >= 2.9  missed"; echo; echo "1 goals: 0 met, 1 missed, 0 not measured"'
     stub fourbit-spike 'echo "the same bits"'
+    stub test_train_gpu 'echo "               tests      6      6      6      0        0"; echo "             asserts    109    109    109      0      n/a"'
     stub capture-golden 'echo "# Planted GPU" > "$1/sm_90.txt"'
     rm -f "$work/no-gpu" "$work/hang"
     [ "$1" = yes ] || : > "$work/no-gpu"
@@ -48,7 +49,7 @@ mkdir -p "$work/tools"
 fresh no
 report
 expect "no GPU ends with 0" is $? 0
-expect "all stages say so" is "$(grep -c '^[0-9]* .*not run: no GPU' "$work/out/summary.txt")" 16
+expect "all stages say so" is "$(grep -c '^[0-9]* .*not run: no GPU' "$work/out/summary.txt")" 17
 expect "only the facts were asked for" is "$(calls .)" 1
 report --require-gpu
 expect "--require-gpu ends with 3" is $? 3
@@ -65,6 +66,7 @@ report
 expect "all well ends with 0" is $? 0
 expect "facts in the summary" has "GPU-1234" "$work/out/summary.txt"
 expect "counts of the tests in the summary" has "2 tests .*passed: tests 70 70" "$work/out/summary.txt"
+expect "those of the training loop too" has "10 train .*passed: tests 6 6" "$work/out/summary.txt"
 expect "rows of the benchmark in the summary" has "dequantize cuda" "$work/out/summary.txt"
 expect "golden vectors counted" has "4 golden .*passed: 1 file" "$work/out/summary.txt"
 expect "no compute-sanitizer is said" has "5 sanitizer .*compute-sanitizer is missing" "$work/out/summary.txt"
@@ -151,11 +153,11 @@ report
 expect "it goes on" is $? 0
 expect "it says so" has "stage 6 (bench-4bit) was interrupted" "$work/log"
 expect "the tests are not run again" is "$(calls 'test_fourbit_gpu')" "$before"
-expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 16
+expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 17
 
 # bad arguments
 fresh yes
-for bad in "--stage 17" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
+for bad in "--stage 18" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
     # shellcheck disable=SC2086
     report $bad
     expect "$bad: usage" is $? 2

@@ -72,6 +72,18 @@ $(BUILD)/validate/test_train_cuda: $(addprefix $(BUILD)/validate/train/,test_cud
 	$(Q)$(CXX) $(LDFLAGS) -Wl,--wrap=_ZN4simt7executeERKNS_10InvocationE $^ -lcunit $(TRAIN_LIBS) -ldl -o $@
 TESTS += $(if $(SANITIZE),,$(BUILD)/validate/test_train_cuda)
 
+# The same on a GPU; `make gpu-bundle` takes it along (bench/gpu.mk).
+TRAIN_GPU_TEST_OBJS := $(addprefix $(BUILD)/validate/train/,test_cuda.o test_cuda_steps.o test_cuda_mirror.o test_cuda_gpu.o test_lockstep.o) \
+                       $(TRAIN_OBJS) $(TRAIN_GPU_OBJS)
+$(BUILD)/validate/train/test_cuda_cblas.o: EXTRA_FLAGS = $(shell pkg-config --cflags openblas 2>/dev/null)
+ifneq (,$(CUDA_OBJS))
+$(BUILD)/bin/test_train_gpu: $(TRAIN_GPU_TEST_OBJS) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(TRAIN_LIBS) -o $@
+TOOLS += $(BUILD)/bin/test_train_gpu
+endif
+
 # Threads that wait sleep: on a machine that does other work as well, spinning at the end of each loop made a step five times
 # as long. OMP_WAIT_POLICY=active brings the spinning back.
 TRAIN_ENV = OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive}
