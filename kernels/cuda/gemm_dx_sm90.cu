@@ -127,21 +127,16 @@ template <class X, Decode D, int T> struct Consumer {
             ring.at16(weights() + row * 128 + ((half * 4 + j) ^ row % 8) * 16) = make_uint4(a.x, a.y, b.x, b.y);
         }
     }
-    /* The same of the low-rank factor: rows i0 ... i0 + 63 of B [rank, K]. */
+    /* The same of the low-rank factor: rows i0 ... i0 + 63 of B [rank, K], whose rows are whole 16 bytes. */
     __device__ __forceinline__ void load_low_rank(const Tile &tile, int i0)
     {
         const int row = thread / 2, half = thread % 2, i = i0 + row, column = tile.row0 + group * 64 + half * 32;
-        for (int j = 0; j < 4; j++) {
-            uint32_t w[4] = {0, 0, 0, 0};
-            for (int e = 0; e < 8; e++) {
-                const int at = column + 8 * j + e;
-                if (i < p.rank && at < p.rows)
-                    w[e / 2] |= (uint32_t)p.low_rank[at * p.low_rank_row + i * p.low_rank_i] << (e % 2 * 16);
-            }
-            ring.at16(weights() + row * 128 + ((half * 4 + j) ^ row % 8) * 16) = make_uint4(w[0], w[1], w[2], w[3]);
-        }
+        const X *from = (const X *)p.low_rank + (int64_t)i * p.rows;
+        const bool wide = (uintptr_t)p.low_rank % 16 == 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            ring.at16(weights() + row * 128 + ((half * 4 + j) ^ row % 8) * 16) = fb_load_16(from, column + 8 * j, i < p.rank ? p.rows : 0, wide);
     }
-
     /* Of the low-rank term stays what dropout kept of X. A lane holds columns g and g + 8 of its warp's 16, tokens 2 t and 2 t + 1 of
      * each 8; a Philox group is 4 columns of a token. Four lanes share one (g from 4 s on, one t): each draws for one of the four
      * (token, column) pairs that a lane has in 8 tokens, and they tell each other. */

@@ -133,15 +133,15 @@ __device__ __forceinline__ void decode_rows(const Ring<L> &ring, const fb_sm90_a
 template <int SUB> __device__ __forceinline__ void load_low_rank(const fb_sm90_args &p, const Tile &tile, int i0, uint32_t (&a)[4 * SUB][4])
 {
     const int lane = (int)threadIdx.x % FB_WARP, row0 = tile.row0 + ((int)threadIdx.x - kWarpgroup) / FB_WARP * 16 + lane / 4;
+    const bool wide = (uintptr_t)p.low_rank % 4 == 0;
 #pragma unroll
     for (int kk = 0; kk < 4 * SUB; kk++)
 #pragma unroll
         for (int r = 0; r < 4; r++) {
             const int row = row0 + r % 2 * 8, i = i0 + kk * 16 + lane % 4 * 2 + r / 2 * 8;
+            const uint16_t *from = p.low_rank + (int64_t)row * p.rank + i;
             uint32_t two = 0;
-            if (row < p.rows && i < p.rank) /* rank is even */
-                two = p.low_rank[row * p.low_rank_row + i * p.low_rank_i] |
-                      (uint32_t)p.low_rank[row * p.low_rank_row + (i + 1) * p.low_rank_i] << 16;
+            if (row < p.rows && i < p.rank) two = wide ? *(const uint32_t *)from : fb_raw_word((const __half *)from, 0, 2); /* rank is even */
             a[kk][r] = two;
         }
 }

@@ -26,8 +26,7 @@ struct fb_sm90_args {
     fb_dtype x_dtype, y_dtype;
     void *y;
     const void *bias;         /* [rows] or NULL */
-    const uint16_t *low_rank; /* element (row, i of rank) at row * low_rank_row + i * low_rank_i; NULL: none */
-    int64_t low_rank_row, low_rank_i;
+    const uint16_t *low_rank; /* gemm: [rows, rank], gemm_dx: [rank, rows]; NULL: none */
     int rank, rank_steps;
     bool staged, accumulate;
     uint32_t threshold; /* gemm_dx: of the low-rank product's dropout; 0: none */
@@ -113,8 +112,6 @@ static inline fb_sm90_args fb_sm90_args_of(const fb_gemm_call &c, const fb_sm90_
     p.rank = c.low_rank.rank;
     p.rank_steps = (int)fb_ceil_div(p.rank, step);
     p.low_rank = p.rank ? (const uint16_t *)c.low_rank.b : nullptr;
-    p.low_rank_row = dx ? 1 : p.rank;
-    p.low_rank_i = dx ? p.rows : 1;
     p.staged = c.y_dtype != FB_F32 && p.rows % 8 == 0 && fb_wide(c.y, 16);
     p.accumulate = c.accumulate;
     p.threshold = p.rank ? c.low_rank.threshold : 0;

@@ -16,8 +16,7 @@
 #ifndef FB_LORA_CUH
 #define FB_LORA_CUH
 
-#include "dropout.h"
-#include "gemm.cuh"
+#include "gemm_dx.cuh"
 #include "gemm_split.cuh"
 
 struct fb_thin_product {

@@ -19,17 +19,19 @@ namespace {
 
 constexpr int kThreads = 256, kSide = 64, kStep = 32, kPitch = 72;
 
-/* i0 ... i0 + 63, l0 ... l0 + 31 of a matrix [count][depth], or, across, [depth][count]. A warp: 8 i and 4 l, or 32 i. */
+/* i0 ... i0 + 63, l0 ... l0 + 31 of a matrix [count][depth], or, across, [depth][count], as far as count goes in fours: what a thread
+ * multiplies. A warp: 8 i and 4 l, or 32 i. */
 template <class T>
 __device__ __forceinline__ void fill(float *to, const void *from, bool across, int64_t count, int64_t depth, int64_t i0, int64_t l0,
                                      uint64_t seed, uint32_t threshold)
 {
     const int i = across ? (int)threadIdx.x % kSide : (int)threadIdx.x / 4;
+    if (i0 + i >= ((count + 3) & ~(int64_t)3)) return;
     for (int j = 0; j < kStep / 4; j++) {
         const int l = (across ? (int)threadIdx.x / kSide : (int)threadIdx.x % 4) + 4 * j;
         const int64_t at = across ? (l0 + l) * count + i0 + i : (i0 + i) * depth + l0 + l;
-        const bool there = i0 + i < count && l0 + l < depth && fb_dropout_keeps(seed, threshold, at);
-        to[l * kPitch + i] = there ? fb_element_at<T>(from, at) : 0.0f;
+        const bool there = i0 + i < count && l0 + l < depth, kept = !threshold || fb_dropout_keeps_4(seed, threshold, at / 4) >> at % 4 & 1;
+        to[l * kPitch + i] = there && kept ? fb_element_at<T>(from, at) : 0.0f;
     }
 }
 
@@ -75,7 +77,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) lora_any(const fb
             fill<T>(wide, p.wide, p.wide_across, p.rows, p.depth, i0, l0, p.seed, p.threshold);
             fill<T>(thin, p.thin, p.thin_across, p.rank, p.depth, r0, l0, 0, 0);
             __syncthreads();
-            if (mine < p.rank) multiply(wide, thin, acc);
+            if (mine < p.rank && i0 + threadIdx.x % 16 * 4 < p.rows) multiply(wide, thin, acc);
         }
         store(p, i0 + threadIdx.x % 16 * 4, mine, acc);
     }

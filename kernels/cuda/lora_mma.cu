@@ -29,7 +29,6 @@
  * second launch.  No atomics: the same bits every time.
  */
 #include "decode_mma.cuh"
-#include "gemm_dx.cuh"
 #include "lora.cuh"
 
 namespace {

@@ -341,13 +341,30 @@ void dx_any_order()
     }
 }
 
+/* What gemm_dx_tile reads for the term: B once for each 128 rows (by half sectors, the other half from L1), U once for each 256 columns; no
+ * bank conflict. */
+void dx_budgets()
+{
+    simt::after_launch = keep;
+    for (int rank : {16, 64}) {
+        const int64_t m = 256, k = 512;
+        DxCase c({FB_GEMM_DX_TILE, m, 64, k, rank, 1});
+        c.run();
+        const simt::BufferTraffic *b = product.buffer("b");
+        CU_ASSERT(b && b->bytes_read == (uint64_t)(rank * k) * 2 * (m / 128) && b->sectors_read * 32 == 2 * b->bytes_read);
+        expect_traffic(product, "gemm_dx_tile", "u", (uint64_t)(m * rank) * 2 * (k / 256), 0);
+        CU_ASSERT(product.bank_conflicts() == 0);
+    }
+    simt::after_launch = nullptr;
+}
+
 /* ---- whole layers --------------------------------------------------------------------------------------------------------------------- */
 
-/* Both passes as generation `arch` runs them; shift: elements by which every dense buffer misses its alignment. */
-void try_layer(int arch, int64_t m, int64_t n, int64_t k, int rank, float dropout, fb_dtype t, size_t shift)
+/* Both passes as generation `arch` runs them; elements by which every dense buffer misses its alignment, or the adapter alone. */
+void try_layer(int arch, int64_t m, int64_t n, int64_t k, int rank, float dropout, fb_dtype t, size_t shift = 0, size_t adapter_shift = 0)
 {
-    const size_t off = shift * fb_dtype_size(t), off4 = shift * 4;
-    Dense x(m * k, t, 21, off), a(rank * k, t, 22, off), b(n * rank, t, 23, off), bias(n, t, 24, off), y(m * n, t, 25, off), u(m * rank, t, 26, off),
+    const size_t off = shift * fb_dtype_size(t), off4 = shift * 4, own = (shift + adapter_shift) * fb_dtype_size(t);
+    Dense x(m * k, t, 21, off), a(rank * k, t, 22, own), b(n * rank, t, 23, own), bias(n, t, 24, off), y(m * n, t, 25, off), u(m * rank, t, 26, off),
         dy(m * n, t, 27, off), dx(m * k, t, 28, off), da(rank * k, FB_F32, 29, off4), db(n * rank, FB_F32, 30, off4), dense(n * k, FB_F32, 31),
         storage(n * k + 2048, FB_F32, 32);
     fb_context ctx;
@@ -369,7 +386,8 @@ void try_layer(int arch, int64_t m, int64_t n, int64_t k, int rank, float dropou
     CU_ASSERT_FATAL(s == FB_OK);
 
     char name[96];
-    snprintf(name, sizeof name, "sm%d m%d n%d k%d rank %d dropout %g shift %d", arch, (int)m, (int)n, (int)k, rank, (double)dropout, (int)shift);
+    snprintf(name, sizeof name, "sm%d m%d n%d k%d rank %d dropout %g shift %d/%d", arch, (int)m, (int)n, (int)k, rank, (double)dropout, (int)shift,
+             (int)adapter_shift);
     check_lora c = {};
     c.what = name, c.w = &w, c.lora = &lora, c.weights = FB_WEIGHTS_ROUNDED, c.m = m, c.dtype = t, c.x = x.p, c.u = u.p, c.gaussian = true;
     c.bias = bias.p, c.y = y.p, c.y_dtype = t;
@@ -383,11 +401,12 @@ void layers()
 {
     for (int arch : {80, 90, 100})
         for (int64_t m : {3, 70}) {
-            try_layer(arch, m, 136, 320, 16, 0, FB_BF16, 0);
-            try_layer(arch, m, 136, 192, 72, 0.1f, FB_F16, 0);
+            try_layer(arch, m, 136, 320, 16, 0, FB_BF16);
+            try_layer(arch, m, 136, 192, 72, 0.1f, FB_F16);
         }
-    try_layer(90, 70, 136, 128, 12, 0, FB_BF16, 0); /* a rank that neither wgmma's nor the thin products' tensor-core path takes */
+    try_layer(90, 70, 136, 128, 12, 0, FB_BF16); /* a rank that neither wgmma's nor the thin products' tensor-core path takes */
     for (int64_t m : {3, 70}) try_layer(80, m, 72, 128, 16, 0.1f, FB_BF16, 1);
+    for (int arch : {80, 90}) try_layer(arch, 70, 136, 128, 24, 0.1f, FB_BF16, 0, 1);
     try_layer(80, 5, 40, 96, 8, 0.1f, FB_F32, 1);
 }
 
@@ -402,6 +421,7 @@ const struct {
     {"thin products: bytes, widths, banks", budgets},
     {"gemm_dx: the low-rank term of each path", dx_low_rank},
     {"gemm_dx: the low-rank term in any thread order", dx_any_order},
+    {"gemm_dx: bytes and banks of the low-rank term", dx_budgets},
     {"whole layers on each generation, aligned and not", layers},
 };
 

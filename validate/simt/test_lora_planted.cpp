@@ -1,6 +1,5 @@
 /* test_lora_planted.cpp — lora_mma.cu once more, with instructions that can be made to fail. */
 #include "kernels/cuda/decode_mma.cuh"
-#include "kernels/cuda/gemm_dx.cuh"
 #include "kernels/cuda/lora.cuh"
 #include "planted_lora.h"
 
