@@ -1,13 +1,13 @@
 # Roofline of the product: TFLOP/s against arithmetic intensity, a mark a series, a number an M.
 # data: series m flops_per_byte TFLOP_s ... roof_TFLOP_s
-# variables: backend, series, config, shape, bandwidth (GB/s), bandwidth_kind, peak (TFLOP/s), lowest and widest
+# variables: product, operands, rows_of, backend, series, config, shape, bandwidth (GB/s), bandwidth_kind, peak (TFLOP/s), lowest and widest
 # (flops_per_byte), slowest and fastest (TFLOP/s), above (points over the roof)
 W = 1000; H = 600
 load style
 scale = peak < 2 ? 1000.0 : 1.0
 unit = peak < 2 ? 'GFLOP/s' : 'TFLOP/s'
-title = 'Roofline of the 4-bit product: Y = X·Wᵀ, '.config.', '.shape
-caption = 'Ceilings measured in the same run. Bytes counted: the weights as each series stores them (decoded ones written and read again), X, Y. Numbers: M, the rows of X.'
+title = 'Roofline of '.product.', '.config.', '.shape
+caption = 'Ceilings measured in the same run. Bytes counted: the weights as each series stores them (decoded ones written and read again), '.operands.'. Numbers: M, the rows of '.rows_of.'.'
 caption2 = above eq '' ? '' : 'ABOVE THE ROOF by more than 10 % (ringed): the bytes counted or the ceiling are wrong, or the weights stay in cache: '.above
 eval headline
 legend_top = 82

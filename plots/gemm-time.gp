@@ -1,10 +1,10 @@
 # Time of the product: against M with p10-p90 bands, and as bars at M = 1 (a token at a time).
 # data: series m ... us_p50 us_p10 us_p90 samples
-# variables: backend, series, bars (series with M = 1, "" for none), config, shape, sizes, samples, slowest_bar,
+# variables: product, rows_of, backend, series, bars (series with M = 1, "" for none), config, shape, sizes, samples, slowest_bar,
 # quickest and longest (us)
 W = 1000; H = 470
 load style
-title = 'Time of the 4-bit product: Y = X·Wᵀ, '.config.', '.shape
+title = 'Time of '.product.', '.config.', '.shape
 caption = 'Median; bands and whiskers from p10 to p90, samples of all series interleaved.'
 caption2 = ''
 eval headline
@@ -22,7 +22,7 @@ set xrange [int(word(sizes, 1)) * 0.8:int(word(sizes, words(sizes))) * 1.25]
 set yrange [quickest / 1.4e3:longest * 1.4 / 1e3]
 set xtics ()
 do for [m in sizes] { set xtics add (m int(m)) }
-set xlabel "M (rows of X)"
+set xlabel 'M (rows of '.rows_of.')'
 set ylabel "ms" offset 0.5
 set format y "%g"
 set style fill transparent solid 0.2 noborder

@@ -148,8 +148,14 @@ choose_variant() {
         }'
 }
 
+# columns_against PEER BACKEND: operation, rank and M of the rows compared with it.
+columns_against() {
+    awk -F '\t' -v peer="x_$1" -v backend="$2" 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+        $(at["backend"]) == backend && $(at[peer]) ~ /^[0-9]/ { print $(at["op"]) FS $(at["rank"]) FS $(at["m"]) }' "$work/rows.tsv" | sort -u
+}
+
 draw_bench() {
-    local backend peer peers ceilings variant
+    local backend peer peers ceilings variant op ops name
     [ -f "$1" ] || die 2 "$1: no such file; \`make bench\` writes it"
     [ -x "$rows_tool" ] || die 2 "$rows_tool: not built; run \`make build/bin/fourbit-rows\`"
     "$rows_tool" "$1" > "$work/rows.unsorted" || exit 2
@@ -166,12 +172,21 @@ draw_bench() {
     done
     ceilings=(-v backend="$backend" -v copy_bw="$(context copy_bw_GB_s)" -v read_bw="$(context read_bw_GB_s)" -v peak="$(context gemm_peak_TFLOP_s)")
     picture throughput throughput.gp select-throughput.awk "$work/rows.tsv" "${ceilings[@]}"
-    picture gemm-roofline gemm-roofline.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=roofline
-    picture gemm-time gemm-time.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v need=time
+    for op in gemm gemm_dx lora lora_backward; do
+        picture "$op-roofline" gemm-roofline.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v op="$op" -v need=roofline
+        picture "$op-time" gemm-time.gp select-gemm.awk "$work/rows.tsv" "${ceilings[@]}" -v op="$op" -v need=time
+    done
     peers=$(head -n 1 "$work/rows.tsv" | tr '\t' '\n' | sed -n 's/^x_//p')
     [ -n "$peers" ] || printf "  no speedup: the run has no peers to compare with (\`make peers\` fetches them)\n"
     for peer in $peers; do
-        picture "speedup-${peer//[^A-Za-z0-9+._-]/_}" speedup.gp select-speedup.awk "$work/rows.tsv" "${ceilings[@]}" -v peer="$peer"
+        name=speedup-${peer//[^A-Za-z0-9+._-]/_}
+        [ "$peer" != base ] || name=lora-cost
+        ops=all
+        # As many columns as a page is wide; beyond that, a picture an operation.
+        [ "$(columns_against "$peer" "$backend" | wc -l)" -le 24 ] || ops=$(columns_against "$peer" "$backend" | cut -f 1 | sort -u)
+        for op in $ops; do
+            picture "$name$([ "$op" = all ] || echo "-$op")" speedup.gp select-speedup.awk "$work/rows.tsv" "${ceilings[@]}" -v peer="$peer" -v op="$op"
+        done
     done
 }
 

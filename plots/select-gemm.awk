@@ -1,12 +1,13 @@
-# gemm rows of one shape [N, K] for the roofline (-v need=roofline) and the time picture (-v need=time): the shape with
-# the most values of M, then the largest; at NF4, block 64 if it was run there, else the configuration with most rows.
+# Rows of one product (-v op=gemm, gemm_dx, lora, lora_backward) and one shape [N, K] for the roofline (-v need=roofline) and the time picture (-v need=time): the shape with
+# the most values of M, then the largest; at NF4, block 64 if it was run there, else the configuration with most rows. A
+# configuration of a LoRA layer has its rank.
 # A series is a backend, and apart from it its double-quantized rows.
-field("op") == "gemm" && is_number(field("p50_us")) {
+field("op") == op && is_number(field("p50_us")) {
     b = field("backend")
     # A peer's rows beside our double-quantized ones repeat its plain ones, or nearly: the speed-up pictures have them.
     if (b ~ /^peer:/ && field("dq") == 1) next
     m = field("m"); shape = field("n") "x" field("k")
-    config = field("format") " b" field("block_size")
+    config = field("format") " b" field("block_size") (field("rank") > 0 ? " r" field("rank") : "")
     low = is_number(field("p10_us")) ? field("p10_us") : field("p50_us")
     high = is_number(field("p90_us")) ? field("p90_us") : field("p50_us")
     n++
@@ -17,14 +18,21 @@ field("op") == "gemm" && is_number(field("p50_us")) {
     elements[shape] = field("n") * field("k")
     if (b == backend && !((shape, config, m) in seen)) { seen[shape, config, m] = 1; count[shape, config]++ }
 }
+BEGIN {
+    product_of["gemm"] = "the 4-bit product: Y = X·Wᵀ"; operands_of["gemm"] = "X, Y"
+    product_of["gemm_dx"] = "the 4-bit product backward: dX = dY·W"; operands_of["gemm_dx"] = "dY, dX"
+    product_of["lora"] = "a layer with an adapter: Y = X·Wᵀ + U·Bᵀ, U = X·Aᵀ"; operands_of["lora"] = "X, A, B, U, Y"
+    product_of["lora_backward"] = "the gradients of a layer with an adapter: dX, dA, dB"; operands_of["lora_backward"] = "dY, X, U, A, B, dX, dA, dB"
+}
 # NF4 at block 64 is what checkpoints use.
-function weight(shape, config) { return count[shape, config] * 2 + (config == "nf4 b64" ? 1000 : 0) + elements[shape] / 1e12 }
+function weight(shape, config) { return count[shape, config] * 2 + (config ~ /^nf4 b64( |$)/ ? 1000 : 0) + elements[shape] / 1e12 }
 END {
     if (failed) exit 3
     shape = config = ""
     for (i = 1; i <= n; i++)
         if (row_backend[i] == backend && (shape == "" || weight(row_shape[i], row_config[i]) > weight(shape, config))) { shape = row_shape[i]; config = row_config[i] }
-    if (shape == "") cannot("no gemm rows of backend " backend)
+    if (shape == "") cannot("no " op " rows of backend " backend)
+    if (op != "gemm" && count[shape, config] < 2) cannot("the " op " rows of a shape have one M alone")
     bandwidth = is_number(read_bw) ? read_bw : copy_bw
     if (need == "roofline" && !(is_number(bandwidth) && is_number(peak))) cannot("the run has no measured ceilings (read_bw_GB_s or copy_bw_GB_s, gemm_peak_TFLOP_s)")
     print "series", "m", "flops_per_byte", "TFLOP_s", "us_p50", "us_p10", "us_p90", "samples", "bytes", "flops", "roof_TFLOP_s" > data
@@ -52,14 +60,16 @@ END {
         if (fewest == "" || row_samples[i] < fewest) fewest = row_samples[i] + 0
         if (row_samples[i] > most) most = row_samples[i] + 0
     }
-    if (!drawn) cannot("the gemm rows at " config " have no flops or bytes")
+    if (!drawn) cannot("the " op " rows at " config " have no flops or bytes")
     split(shape, nk, "x")
     # The baseline first, ours last: drawn on top.
-    first = "peer:openblas peer:cublas peer:dequantize+openblas peer:dequantize+cublas"
+    first = "peer:openblas peer:cublas peer:dequantize+openblas peer:dequantize+cublas peer:gemm+cublas"
     ours = backend (index(" " series " ", " " backend "+dq ") ? " " backend "+dq" : "")
     assign("series", ordered(without(series, ours), first) " " ours)
     assign("bars", slow > 0 ? ordered(without(one, ours), first) " " without(one, without(one, ours)) : "")
-    assign("config", toupper(substr(config, 1, index(config, " ") - 1)) ", block " substr(config, index(config, " b") + 2))
+    words = split(config, part, " ")
+    assign("config", toupper(part[1]) ", block " substr(part[2], 2) (words == 3 ? ", rank " substr(part[3], 2) : ""))
+    assign("product", product_of[op]); assign("operands", operands_of[op]); assign("rows_of", op == "gemm" || op == "lora" ? "X" : "dY")
     assign("shape", "N = " nk[1] ", K = " nk[2]); assign("sizes", sizes); assign("backend", backend)
     assign("samples", fewest == most ? most : fewest " to " most)
     assign_number("quickest", quickest); assign_number("longest", longest)

@@ -1,9 +1,11 @@
-# One peer (-v peer=NAME, the column x_NAME): a cell for each operation (and M) by configuration. The value is the
-# peer's median over ours; above 1 we are faster.
-field("backend") == backend && is_number(field("x_" peer)) && field("x_" peer) > 0 {
-    op = field("op"); m = field("m")
-    c = m > 0 ? op " M=" m : op
-    if (!(c in column_key)) { column_key[c] = 1; columns[++column_count] = c; column_order[c] = (m > 0 ? (op == "gemm" ? 1e6 : 1e12) + m : (op == "dequantize" ? 1 : 2)) }
+# One peer (-v peer=NAME, the column x_NAME), one operation or all (-v op): a cell for each operation (rank, and M) by
+# configuration. The value is the peer's median over ours; above 1 we are faster. Of the peer "base", the product inside a
+# LoRA layer: what is left of its speed.
+BEGIN { place["dequantize"] = 1; place["quantize"] = 2; place["gemm"] = 3; place["gemm_dx"] = 4; place["lora"] = 5; place["lora_backward"] = 6 }
+field("backend") == backend && (op == "all" || field("op") == op) && is_number(field("x_" peer)) && field("x_" peer) > 0 {
+    name = field("op"); m = field("m"); rank_r = field("rank") + 0
+    c = name (rank_r > 0 ? " r" rank_r : "") (m > 0 ? " M=" m : "")
+    if (!(c in column_key)) { column_key[c] = 1; columns[++column_count] = c; column_order[c] = (name in place ? place[name] : 9) * 1e12 + rank_r * 1e8 + m }
     r = field("format") " b" field("block_size") (field("dq") == 1 ? "+dq" : "") "  " field("n") "×" field("k")
     if (!(r in row_key)) { row_key[r] = 1; rows[++row_count] = r; row_order[r] = rank(field("format")) * 1e6 + field("block_size") * 100 + field("dq") * 50; row_size[r] = field("n") * field("k") + field("n") / 1e9 }
     value[r, c] = field("x_" peer)
@@ -27,8 +29,11 @@ END {
     assign_number("limit", limit < 1 ? 1 : limit > 4 ? 4 : limit)
     for (j = 1; j <= column_count; j++) {
         name = columns[j]
-        gsub(/["\\]/, "", name); sub(/ M=/, "\\nM = ", name) # two lines: \n for gnuplot to read
+        gsub(/["\\]/, "", name) # two lines: \n for gnuplot to read
+        if (name ~ / r[0-9]+ M=/) { sub(/ r/, "\\nr", name); sub(/ M=/, ", M = ", name) } else sub(/ M=/, "\\nM = ", name)
+        if (name ~ /^lora/) cell = 94
         print "set x2tics add (\"" name "\" " j ")" > (data ".tics")
     }
+    assign_number("cell_w", cell ? cell : 72)
     for (i = 1; i <= row_count; i++) print "set ytics add (" quoted(rows[i]) " " i ")" > (data ".tics")
 }

@@ -33,7 +33,8 @@ table() { [ "$(awk -F '\t' 'NR == 1 { n = NF } NF != n { exit 1 } END { print (N
 
 # ---- everything there is ----------------------------------------------------------------
 check "draw all" run 0 all "$data" "$work/a"
-pictures="throughput gemm-roofline gemm-time speedup-openblas speedup-bitsandbytes-cpu"
+pictures="throughput speedup-openblas speedup-bitsandbytes-cpu lora-cost"
+for op in gemm gemm_dx lora lora_backward; do pictures+=" $op-roofline $op-time"; done
 for tensor in gaussian student-t uniform; do pictures+=" error-block-size-$tensor error-bits-$tensor"; done
 for p in $pictures; do
     check "$p.svg is drawn" larger "$work/a/$p.svg" 8000
@@ -55,6 +56,11 @@ check "NF4 at block 64 is one point" [ "$(grep -Pc "$row" "$work/a/throughput.ts
 check "the roof is min(bandwidth x intensity, peak)" awk -F '\t' '
     NR > 1 { roof = $3 * 0.023; if (roof > 0.118) roof = 0.118; d = $11 / roof - 1; if (!(d < 1e-4 && d > -1e-4)) bad = 1 }
     END { exit bad || NR < 10 }' "$work/a/gemm-roofline.tsv"
+check "one rank of a layer, all M" [ "$(tail -n +2 "$work/a/lora-time.tsv" | cut -f 2 | tr '\n' ' ')" = "1 16 64 256 " ]
+check "which is named" grep -q "rank [0-9]*, N = 11008, K = 4096" "$work/a/lora-time.svg"
+check "backward beside its peers" [ "$(cut -f 1 "$work/a/gemm_dx-time.tsv" | tail -n +2 | sort -u | tr '\n' ' ')" = "cpu peer:dequantize+openblas peer:openblas " ]
+check "the cost of an adapter, cell by cell" grep -Pq '^lora_backward r64 M=256\tnf4 b64  11008×4096\t[0-9]+\t1\t0.[0-9]+$' "$work/a/lora-cost.tsv"
+check "an adapter's picture is no speed-up over a peer" [ ! -e "$work/a/speedup-base.svg" ]
 
 # ---- names and numbers that no run should have, and some that it may -----------------------
 printf '{"context": {"z": 2.5, "nested": [1], "no": null}, "benchmarks": [%s]}' '
@@ -99,11 +105,20 @@ check "names the file and the line" says "curves.csv: line"
 
 # ---- part of a run: what can be drawn is, the rest is named ------------------------------
 filtered() { sed -E "/\"name\": \"$1/d; s/^(.*\"x_.*), \"x_[^}]*\}/\1}/" "$data/bench.json" | sed -z 's/},\n\]/}\n]/' > "$work/part.json"; }
-filtered "(gemm|gemm_dx)\/"
+filtered "(gemm|gemm_dx|lora|lora_backward)\/"
 check "a run without gemm is no error" run 0 bench "$work/part.json" "$work/c"
 check "the missing roofline is named" says "no gemm-roofline: no gemm rows of backend cpu"
 check "throughput is drawn all the same" larger "$work/c/throughput.svg" 8000
 check "and no roofline" [ ! -e "$work/c/gemm-roofline.svg" ]
+sed -E '/"name": "gemm_dx.*M(4|16|64|256)_/d' "$data/bench.json" > "$work/one.json"
+check "backward at one M" run 0 bench "$work/one.json" "$work/i"
+check "is no line" says "no gemm_dx-time: the gemm_dx rows of a shape have one M alone"
+# 32 values of M are more columns than fit
+awk '{ print } /"name": "gemm\/cpu\/nf4\/b64\/M16_N4096/ { for (m = 100; m < 132; m++) { r = $0; gsub(/M16_/, "M" m "_", r); print r } }' "$data/bench.json" > "$work/wide.json"
+check "a run of many M" run 0 bench "$work/wide.json" "$work/j"
+check "has a picture an operation" larger "$work/j/speedup-openblas-gemm.svg" 8000
+check "each its own" larger "$work/j/speedup-openblas-gemm_dx.svg" 3000
+check "and none of all" [ ! -e "$work/j/speedup-openblas.svg" ]
 BACKEND=abacus check "an unknown backend" run 0 bench "$data/bench.json" "$work/none"
 check "draws nothing" empty_folder "$work/none"
 printf '{"context": {}, "benchmarks": []}' > "$work/empty.json"
