@@ -8,6 +8,7 @@
  *   gemm_small.cu   M up to 16: weights once, as fast as memory gives them
  *   gemm_tile.cu    tensor cores by tiles
  *   gemm_split.cu   the sum of split-K's parts
+ *   gemm_hopper.cu  asked before them on Hopper: gemm_stream_sm90.cu, gemm_sm90.cu, gemm_dx_sm90.cu
  */
 #ifndef FB_GEMM_CUH
 #define FB_GEMM_CUH

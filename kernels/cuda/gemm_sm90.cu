@@ -24,6 +24,9 @@
  *       registers for consumers, no spills.
  *       Learnt: scaling weight by weight needs 32-bit look-ups and the multiplier for each; a table per block of 16 finished
  *       values moves that to warps that had nothing to do, and leaves the same work for every format and codebook.
+ *       Considered for M up to 64: half of the weights by look-up in shared memory, as gemm_stream_sm90.cu does it. It would take the ALU from
+ *       3.3 operations a weight, tables included, to 2.7, but shared memory, which also serves wgmma's tokens, codes and tables, from 1.1 to 1.6 clocks for 32
+ *       weights at T = 32 and from 1.5 to 2.0 at T = 64: no gain.
  *
  * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm/cuda' (M 32 ... 4096 beside cuBLAS).
  */

@@ -88,6 +88,7 @@ void serves()
         {stream(17, 32, 1024), "M = 17", false},
         {stream(1, 32, 1040), "K no multiple of 32", false},
         {stream(1, 1, 32), "one scale", false},
+        {stream(4, 320, 2560), "units that 132 do not divide", true},
         {stream(16, 32, 16384), "an eighth of X fits", true},
         {stream(16, 32, 16640), "an eighth of X does not fit", false},
     };
@@ -101,7 +102,11 @@ void serves()
         expect(!FB_CUDA(gemm_stream_sm90_serves)(&call), t.what, "served with X on 2 bytes");
         call.x = c.x.p;
         if (!t.yes) continue;
-        CU_ASSERT(FB_CUDA(gemm_stream_sm90)(&call) == FB_OK && c.check(t.what).ok);
+        for (int multiprocessors : {2, 132}) { /* the executor's, an H200's: other splits, other grids */
+            call.device.multiprocessors = multiprocessors;
+            memset(c.y.p, 0xff, c.y.n);
+            CU_ASSERT(FB_CUDA(gemm_stream_sm90)(&call) == FB_OK && c.check(t.what).ok);
+        }
         fb_status status = FB_OK;
         memset(c.y.p, 0xff, c.y.n);
         CU_ASSERT(FB_CUDA(gemm_hopper)(&call, false, &status) && status == FB_OK && c.check(t.what).ok);
