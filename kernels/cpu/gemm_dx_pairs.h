@@ -4,6 +4,9 @@
  *
  * Versions (as there):
  *   1  rows of W decoded, 128 columns at a time, and interleaved two by two: M = 256 1.6 times AVX-512 (387 GFLOP/s)
+ *   2  rows asked for AHEAD, not a whole panel: 512 lines a page apart do not fit the second-level cache's sets
+ *   At 8192 x 8192 M = 16 takes 1.2 times AVX-512's time, 32 as much, 64 0.8: CPU_PAIRS_DX_FROM. There decoding waits
+ *   for memory; gemm's ratio at M = 256 is 1.15 (gemm_dx over gemm), at M = 1, which is AVX-512's, 1.7.
  *
  *     make bench PROFILE=full FILTER='^gemm_dx/cpu/nf4/b64/M[0-9]+_N8192'
  */

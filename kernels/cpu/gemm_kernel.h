@@ -34,7 +34,8 @@
  *      from 1.64, 1.22, 1.21, 1.15 of it to 0.82, 0.92, 0.97, 0.98; x and c transposed in registers
  *   M = 1 runs at 6.4 GB/s a core at best: 25 shuffles for 64 weights over two ports are 12.5 cycles,
  *   and fmas share one of the ports. M = 256: 65 to 71 GFLOP/s beside OpenBLAS sgemm's 75, 87 to 94 %.
- *   The AVX-512 build has been run under emulation only; no figure for it exists yet.
+ *   AVX-512 (one core of a Zen 5, shared, 4096 x 4096): M = 1, 4, 16, 64, 256 in 0.74, 1.1, 4.4, 11 and 37 ms; the last is
+ *   230 GFLOP/s, 85 % of fma in registers, 2.0 times dequantize + OpenBLAS. bf16 activations go to gemm_pairs.h there.
  *
  *     make bench FILTER=gemm/cpu
  */

@@ -72,7 +72,10 @@ ALWAYS_INLINE void few_tile(const int rows, const int m, const decoder *d, int64
             for (int c = 0; c < chains; c++) sum[r][j][c] = vf_zero();
     for (int64_t k = 0; k < depth; k += FEW_STEP, x += m * FEW_STEP) {
         few_step step[4];
-        for (int r = 0; r < rows; r++) step[r] = few_load(d, at + r * cols + k);
+        for (int r = 0; r < rows; r++) {
+            step[r] = few_load(d, at + r * cols + k);
+            prefetch_line(d, at + (rows + r) * cols + k);
+        }
         for (int v = 0; v < 4; v++) {
             vf w[4];
             for (int r = 0; r < rows; r++) w[r] = few_decode(&step[r], 4 * v);

@@ -22,6 +22,7 @@ enum {
     WIDTH = 256,    /* most columns a thread takes at a time */
     ROWS = 256,     /* of A at a time */
     STRETCH = 128,  /* most columns in a panel */
+    AHEAD = 32,      /* rows: what is read down columns, a page or more apart, is asked for so much earlier */
     LINE = DEPTH + STEP /* words of a decoded row */
 };
 
@@ -96,7 +97,7 @@ static void pack_columns(const decoder *d, int64_t cols, int64_t l, int64_t dept
     for (int64_t k = 0; k < 2 * pairs; k += 2) {
         for (int r = 0; r < 2; r++) {
             const int64_t at = (l + k + r) * cols + p;
-            prefetch_line(d, at + DEPTH * cols);
+            prefetch_line(d, at + AHEAD * cols);
             if (k + r < depth) decode_words(d, at, count, lines + r * STRETCH);
             else memset(lines + r * STRETCH, 0, STRETCH * sizeof *lines);
         }
