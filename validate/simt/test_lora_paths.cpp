@@ -406,6 +406,8 @@ void layers()
         }
     try_layer(90, 70, 136, 128, 12, 0, FB_BF16); /* a rank that neither wgmma's nor the thin products' tensor-core path takes */
     for (int64_t m : {3, 70}) try_layer(80, m, 72, 128, 16, 0.1f, FB_BF16, 1);
+    try_layer(80, 520, 40, 64, 8, 0.1f, FB_BF16);  /* sums over M that are cut: their parts, gemm_dx's and dU share the workspace */
+    try_layer(80, 9, 520, 544, 16, 0.1f, FB_BF16); /* over N and over K */
     for (int arch : {80, 90}) try_layer(arch, 70, 136, 128, 24, 0.1f, FB_BF16, 0, 1);
     try_layer(80, 5, 40, 96, 8, 0.1f, FB_F32, 1);
 }
