@@ -176,10 +176,51 @@ static void refusals(void)
     json_decref(all);
 }
 
+/* Bytes of the file changed, left out or copied over others: an error that names it, or a tokenizer that can be used. */
+static void mangled(void)
+{
+    test_folder_empty();
+    json_t *all = golden();
+    char *text = json_dumps(json_object_get(all, "tokenizer"), JSON_COMPACT), noise[200];
+    size_t size = strlen(text), refused = 0, used = 0;
+    uint64_t state = 1;
+    for (int i = 0; i < 400; i++) {
+        char *file = malloc(size);
+        memcpy(file, text, size);
+        for (int k = i % 3; k >= 0; k--) {
+            state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's generator */
+            size_t at = (size_t)(state >> 33) % size, from = (size_t)(state >> 20) % size;
+            if (i % 4 == 0) file[at] = "0123456789\"[]{}:,-ntf"[state >> 60];
+            else if (i % 4 == 1) file[at] = file[from];
+            else if (i % 4 == 2) memmove(file + at, file + at + 1, size - at - 1);
+            else file[at] = (char)(file[at] ^ 1 << (state >> 61));
+        }
+        test_write(test_path("tokenizer.json"), file, size);
+        free(file);
+        ck_error e = {0};
+        tokenizer *t = tokenizer_open(test_path("tokenizer.json"), &e);
+        refused += !t, used += t != NULL;
+        if (!t) REQUIRE(strstr(e.message, "tokenizer.json: ") != NULL, "number %d: %s", i, e.message);
+        for (size_t k = 0; t && k < sizeof noise; k++) noise[k] = (char)(test_value(3, i * 200 + (int64_t)k) * 60 + 64);
+        int32_t *ids = NULL;
+        int64_t count = 0;
+        size_t bytes;
+        bool encoded = t && tokenizer_encode(t, "noise", noise, sizeof noise, &ids, &count, &e);
+        CU_ASSERT(!t || encoded || strstr(e.message, "noise") != NULL);
+        for (int64_t k = 0; k < count; k++) CU_ASSERT(tokenizer_bytes(t, ids[k], &bytes) && bytes > 0);
+        free(ids);
+        tokenizer_close(t);
+    }
+    CU_ASSERT(refused > 50 && used > 5);
+    free(text);
+    json_decref(all);
+}
+
 void test_tokenizer(CU_pSuite suite)
 {
     CU_add_test(suite, "as_hugging_face", as_hugging_face);
     CU_add_test(suite, "other_spellings", other_spellings);
     CU_add_test(suite, "text_that_is_none", text_that_is_none);
     CU_add_test(suite, "refusals", refusals);
+    CU_add_test(suite, "mangled", mangled);
 }
