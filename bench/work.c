@@ -318,8 +318,8 @@ static check_result check_sampled(const work *w, fb_weights declared, const work
     check_result r = failed("no memory to check with");
     check_product product = {.what = "product, sampled", .m = nm, .p = np, .l = l, .a = a, .a_dtype = c->dtype, .weights = weights, .out = out,
                              .out_dtype = c->dtype, .gaussian = true};
-    double *gathered = second ? gather_second(second, p, ms, nm, ps, np, &product) : NULL;
-    if (a && out && weights && (gathered || !second)) {
+    double *gathered = second->rank ? gather_second(second, p, ms, nm, ps, np, &product) : NULL;
+    if (a && out && weights && (gathered || !second->rank)) {
         for (int i = 0; i < nm; i++) {
             memcpy(a + (size_t)i * (size_t)l * size, (char *)w->a + (size_t)(ms[i] * l) * size, (size_t)l * size);
             for (int j = 0; j < np; j++)
@@ -343,7 +343,7 @@ static check_result check_projected(const work *w, fb_weights declared, const wo
     const fb_case *c = &w->c;
     bool dx = work_is_dx(c);
     int64_t p = dx ? c->cols : c->rows, l = dx ? c->rows : c->cols;
-    const int64_t rank = second ? second->rank : 0;
+    const int64_t rank = second->rank;
     double *wt = calloc((size_t)(l + rank), sizeof *wt), *wabs = calloc((size_t)(l + rank), sizeof *wabs);
     double unit = ldexp(1.0, c->dtype == FB_F32 ? -24 : c->dtype == FB_F16 ? -11 : -8);
     check_result r = {.ok = wt && wabs, .worst = -1};
@@ -394,9 +394,10 @@ check_result work_check_sum(const work *w, fb_weights declared, const work_secon
     return r.ok ? check_projected(w, declared, second) : r;
 }
 
-check_result work_check_product(const work *w, fb_weights declared) { return work_check_sum(w, declared, NULL); }
+static const work_second no_second = {.rank = 0};
+check_result work_check_product(const work *w, fb_weights declared) { return work_check_sum(w, declared, &no_second); }
 
-bool work_near_product(const work *w, const void *out, char why[TIMING_WHY]) { return work_near_sum(w, out, NULL, why); }
+bool work_near_product(const work *w, const void *out, char why[TIMING_WHY]) { return work_near_sum(w, out, &no_second, why); }
 
 bool work_near_sum(const work *w, const void *out, const work_second *second, char why[TIMING_WHY])
 {
@@ -410,7 +411,7 @@ bool work_near_sum(const work *w, const void *out, const work_second *second, ch
             double want = 0, got = fb_load(out, c->dtype, ms[i] * p + ps[j]);
             for (int64_t k = 0; k < l; k++)
                 want += (double)w->a_f32[ms[i] * l + k] * (double)w->decoded[dx ? k * c->cols + ps[j] : ps[j] * c->cols + k];
-            for (int64_t r = 0; second && r < second->rank; r++) want += second->terms[ms[i] * second->rank + r] * second->with[r * p + ps[j]];
+            for (int64_t r = 0; r < second->rank; r++) want += second->terms[ms[i] * second->rank + r] * second->with[r * p + ps[j]];
             error += (got - want) * (got - want), norm += want * want;
         }
     if (sqrt(error) <= WORK_PRODUCT_PERCENT / 100.0 * sqrt(norm)) return true;

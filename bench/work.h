@@ -76,12 +76,12 @@ void work_outputs(const work *w, work_output outputs[WORK_OUTPUTS]); /* what is 
  * random vector. */
 check_result work_check_product(const work *w, fb_weights declared);
 /* What a product adds to the one with W: terms [m, rank], which the kernel's may be off by slack (NULL: 0), times
- * with [rank, outputs of a row]. */
+ * with [rank, outputs of a row]. rank 0: nothing. */
 typedef struct work_second {
     int64_t rank;
     const double *terms, *slack, *with;
 } work_second;
-check_result work_check_sum(const work *w, fb_weights declared, const work_second *second); /* second NULL: none */
+check_result work_check_sum(const work *w, fb_weights declared, const work_second *second);
 /* work_lora.c: every output of LoRA's two: Y and U; dX, dA and dB. */
 bool work_lora_make(work *w, char why[TIMING_WHY]);
 void work_lora_free(work *w);

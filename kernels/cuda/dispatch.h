@@ -15,7 +15,7 @@ static const fb_gemm_rule fb_gemm_rules[] = {
 #include "dispatch_table.h"
 };
 
-/* Hopper: generation 90 alone, wgmma is in no other. Asked before the tables of gemm.cu and gemm_dx.cu, which keep what no row
+/* Hopper: generation 90, wgmma is in no other. Asked where a row says FB_GEMM_HOPPER and before gemm_dx.cu's table, which keep what no row
  * here takes or what its path does not serve: fp32 activations; pointers or rows not on 16 bytes; K no multiple of 64 (stream: of 32);
  * for the stream also scales that do not end on 16 bytes, and an eighth of X that does not fit in shared memory (M = 16: K > 16384). */
 typedef enum fb_sm90_path {
