@@ -91,13 +91,16 @@ static void zero_mean_unit_variance(void)
 
 static void nonfinite(void)
 {
-    float x[40] = {1, 2, 3}, y[40], moments[2] = {5, 5};
-    memset(y, 0xff, sizeof y);
-    x[17] = -INFINITY;
-    fb_context ctx = suite_context();
-    fb_status status = fb_normalize(&ctx, x, FB_F32, 40, y, FB_F32, moments);
-    if (suite_expect_nonfinite(&ctx, status, "src", 17))
-        REQUIRE(isnan(y[0]) && moments[0] == 5, "something was written before the error");
+    static const int64_t places[] = {17, 0, 39};
+    for (int p = 0; p < 3; p++) {
+        float x[40] = {1, 2, 3}, y[40], moments[2] = {5, 5};
+        memset(y, 0xff, sizeof y);
+        x[places[p]] = p ? NAN : -INFINITY;
+        fb_context ctx = suite_context();
+        fb_status status = fb_normalize(&ctx, x, FB_F32, 40, y, FB_F32, moments);
+        if (suite_expect_nonfinite(&ctx, status, "src", places[p]))
+            REQUIRE(isnan(y[0]) && moments[0] == 5, "something was written before the error");
+    }
 }
 
 static const suite_test tests[] = {{"every_input", every_input},
