@@ -73,6 +73,7 @@ int main(int argc, char **argv)
     static const fb_case no_cases = {FB_OP_COUNT, FB_NF4, 64, false, -1, -1, 0, FB_F32, 0, 0};
     char server[4096], *rest, why[TIMING_WHY] = "";
     const char *models = NULL;
+    long n;
     server_path(server, sizeof server);
     run_options o = {.folder = "build/results/bench", .peers = "build/peers", .peer_server = server, .ops = &bench_library,
                      .out = stdout, .progress = stderr};
@@ -86,8 +87,9 @@ int main(int argc, char **argv)
             if (!parse_backends(optarg, &o.backends)) return bad("backends", optarg, "some of reference,cpu,cuda,plugin");
             break;
         case 't':
-            o.threads = (int)strtol(optarg, &rest, 10);
-            if (*rest || o.threads < 1 || o.threads > 4096) return bad("threads", optarg, "1 ... 4096");
+            n = strtol(optarg, &rest, 10);
+            if (*rest || n < 1 || n > 4096) return bad("threads", optarg, "1 ... 4096");
+            o.threads = (int)n;
             break;
         case 'm': models = optarg; break;
         case 'f': o.filter = *optarg ? optarg : NULL; break;

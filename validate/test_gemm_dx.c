@@ -78,7 +78,8 @@ static void whole_tiles(void)
 {
     static const struct { int64_t n, k, m; int32_t block; bool double_quant; } shapes[] = {
         {256, 288, 1, 64, true}, {528, 96, 3, 32, false}, {272, 544, 8, 4096, true}, {512, 224, 11, 64, false}, {16, 32, 16, 128, true},
-        {40, 288, 17, 64, true}, {776, 64, 33, 32, false}, {264, 320, 64, 128, false}, {8, 96, 70, 64, true}, {72, 544, 130, 1024, true}};
+        {40, 288, 17, 64, true}, {776, 64, 33, 32, false}, {264, 320, 64, 128, false}, {8, 96, 70, 64, true}, {72, 544, 130, 1024, true},
+        {1, 96, 33, 32, false}};
     int i = 0;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int format = 0; format < FB_FORMAT_COUNT; format++, i++) {
