@@ -19,8 +19,8 @@
  *      1.8: about 0.15 ms to decode and 0.08 a row, of which vdpbf16ps at its full rate takes 0.077
  *   3  the next rows asked for, as a row of 8192 codes is a page and hardware prefetch starts anew in each: at
  *      8192 x 8192 M = 16 from 9.1 to 8.0 ms, M = 1 within the noise (2.3)
- *   Beside the peers there (one thread, cold): M = 1, 4, 16, 256 in 0.44, 0.59, 0.75 and 1.35 of bitsandbytes' rate on its packed
- *   weights before 3; 1.4, 1.4, 0.96 and 0.84 of oneDNN's on packed bf16; 9, 13, 7 and 4.5 times dequantize + OpenBLAS.
+ *   4  M = 1 and 2 a row of W at a time, one stream: four streams within two pages defeated the hardware's prefetch.
+ *      4096 x 4096 from memory: M = 1 from 0.77 to 0.38 ms, M = 4 (two rows) from 0.88 to 0.58; M = 16 as before, 1.9
  *
  *     make bench PROFILE=full FILTER='^gemm/cpu/nf4/b64/M[0-9]+_N8192'
  *

@@ -9,8 +9,9 @@
  * x is laid out in that order once: for 128 of k, row after row of a tile, four vectors each.
  *
  * A step: 1 load, 3 shifts, 4 vpternlog, 4 vpermw and 3 for the table, 15 instructions for 128 weights, and 4 vdpbf16ps a
- * row of x, beside which they run, but on the same ports. Two or four rows of W at a time share the loads of x. (Three or
- * four from M = 5 on, and tiles of 12 or 16 rows of x, were 0 to 30 % slower: registers, or x beyond the first-level cache.) */
+ * row of x, beside which they run, but on the same ports. From M = 3 on two rows of W at a time
+ * share the loads of x; at M = 1 and 2 memory counts, which is fastest read in one stream. (More rows at a time from M = 5 on,
+ * and tiles of 12 or 16 rows of x, were 0 to 30 % slower: registers, or x beyond the first-level cache.) */
 #ifndef FOURBIT_CPU_GEMM_PAIRS_FEW_H
 #define FOURBIT_CPU_GEMM_PAIRS_FEW_H
 
@@ -65,19 +66,19 @@ static inline vf few_decode(const few_step *s, int shift)
 ALWAYS_INLINE void few_tile(const int rows, const int m, const decoder *d, int64_t at, int64_t cols, int64_t depth,
                             const uint16_t *x, float sums[][FEW_TILE])
 {
-    const int chains = rows * m <= 8 ? 2 : 1; /* or a vdpbf16ps waits for the one before it */
-    vf sum[4][FEW_TILE][2];
+    const int chains = rows * m <= 2 ? 4 : rows * m <= 8 ? 2 : 1; /* or a vdpbf16ps waits for the one before it */
+    vf sum[2][FEW_TILE][4];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < m; j++)
             for (int c = 0; c < chains; c++) sum[r][j][c] = vf_zero();
     for (int64_t k = 0; k < depth; k += FEW_STEP, x += m * FEW_STEP) {
-        few_step step[4];
+        few_step step[2];
         for (int r = 0; r < rows; r++) {
             step[r] = few_load(d, at + r * cols + k);
             prefetch_line(d, at + (rows + r) * cols + k);
         }
         for (int v = 0; v < 4; v++) {
-            vf w[4];
+            vf w[2];
             for (int r = 0; r < rows; r++) w[r] = few_decode(&step[r], 4 * v);
             for (int j = 0; j < m; j++) {
                 const vf xv = _mm512_castsi512_ps(_mm512_loadu_si512(x + j * FEW_STEP + 32 * v));
@@ -89,7 +90,11 @@ ALWAYS_INLINE void few_tile(const int rows, const int m, const decoder *d, int64
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < m; j++) sums[r][j] = vf_sum(chains == 2 ? vf_add(sum[r][j][0], sum[r][j][1]) : sum[r][j][0]);
+        for (int j = 0; j < m; j++) {
+            vf all = sum[r][j][0];
+            for (int c = 1; c < chains; c++) all = vf_add(all, sum[r][j][c]);
+            sums[r][j] = vf_sum(all);
+        }
 }
 
 /* A function for each M: inlined side by side they would spill each other's sums. */
@@ -102,13 +107,13 @@ typedef void few_function(const decoder *, int64_t at, int64_t cols, int64_t dep
     }
 FEW_FUNCTION(1, 1) FEW_FUNCTION(1, 2) FEW_FUNCTION(1, 3) FEW_FUNCTION(1, 4)
 FEW_FUNCTION(1, 5) FEW_FUNCTION(1, 6) FEW_FUNCTION(1, 7) FEW_FUNCTION(1, 8)
-FEW_FUNCTION(4, 1) FEW_FUNCTION(4, 2) FEW_FUNCTION(4, 3) FEW_FUNCTION(4, 4)
+FEW_FUNCTION(2, 3) FEW_FUNCTION(2, 4)
 FEW_FUNCTION(2, 5) FEW_FUNCTION(2, 6) FEW_FUNCTION(2, 7) FEW_FUNCTION(2, 8)
 static few_function *const few_alone[FEW_TILE] = {few_1_1, few_1_2, few_1_3, few_1_4, few_1_5, few_1_6, few_1_7, few_1_8};
 static const struct {
     int rows;
     few_function *run;
-} few_together[FEW_TILE] = {{4, few_4_1}, {4, few_4_2}, {4, few_4_3}, {4, few_4_4}, {2, few_2_5}, {2, few_2_6}, {2, few_2_7}, {2, few_2_8}};
+} few_together[FEW_TILE] = {{1, few_1_1}, {1, few_1_2}, {2, few_2_3}, {2, few_2_4}, {2, few_2_5}, {2, few_2_6}, {2, few_2_7}, {2, few_2_8}};
 
 /* c[i][j] = rows row ... row+count-1 of W times rows first ... first+m-1 of x. */
 static void few_rows(const decoder *d, int64_t row, int64_t count, int64_t cols, const uint16_t *x, int m, float c[][FEW_TILE])
@@ -118,7 +123,7 @@ static void few_rows(const decoder *d, int64_t row, int64_t count, int64_t cols,
         const int64_t depth = cpu_min(stretch, cols - k);
         for (int64_t i = 0; i < count;) {
             const int rows = count - i >= few_together[m - 1].rows ? few_together[m - 1].rows : 1;
-            float sums[4][FEW_TILE];
+            float sums[2][FEW_TILE];
             (rows == 1 ? few_alone[m - 1] : few_together[m - 1].run)(d, (row + i) * cols + k, cols, depth, x + k * m, sums);
             for (int r = 0; r < rows; r++, i++)
                 for (int j = 0; j < m; j++) c[i][j] = k ? c[i][j] + sums[r][j] : sums[r][j];
