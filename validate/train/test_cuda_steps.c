@@ -2,8 +2,9 @@
  * The same losses as the CPU's, the same bits in every order of threads, a checkpoint that goes on, results that leave.
  *
  * Losses. The first step's differs from the CPU's by the rounding of fp32 sums alone: test_train.c's 1e-5. After that an
- * element whose gradient is all rounding may go either way by the whole learning rate, as Adam divides by its size; at
- * 1e-2 that moves a loss by at most 1e-2 sum |g| over those elements, |g| < 1e-6 each: under 1e-4 for this model's 5,000. */
+ * element whose gradient is all rounding, some 1e-8 of gradients of order 0.1, may go either way by the whole learning rate,
+ * as Adam divides by its size: that moves a loss by at most 2e-2 * 1e-8 for each of at most 24,000 elements, 5e-6. The limit
+ * is 1e-4; a learning rate 5 % off must be beyond it. */
 #include "test_cuda_steps.h"
 
 #include "peft.h"
