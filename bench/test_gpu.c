@@ -374,6 +374,15 @@ static void test_run(void)
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), RUN_USAGE);
 }
 
+/* With memory for one set of buffers: a sample is one call. */
+static device *open_small_host(const char *kind, char why[DEVICE_TEXT])
+{
+    (void)kind;
+    device *d = device_host(0, why);
+    if (d) d->free_bytes = 1;
+    return d;
+}
+
 /* The CUDA kernels in the executor, where this program is linked with it. */
 static void test_run_in_executor(void)
 {
@@ -385,6 +394,13 @@ static void test_run_in_executor(void)
     o.filter = "^(quantize|dequantize|quantize8|dequantize8|adamw32|adamw8)/.*[0-9]$|/fp16$|/fp32$";
     CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), linked ? RUN_OK : GPU_RUN_NO_DEVICE);
     if (linked) expect_rows(NULL, 7);
+    o.filter = "^lora.*[0-9]$", o.open = open_small_host; /* a layer and its gradients, and the product inside */
+    CU_ASSERT_EQUAL(gpu_bench_run(&o, &going), linked ? RUN_OK : GPU_RUN_NO_DEVICE);
+    if (linked) expect_rows(NULL, 2);
+    json_t *all = linked ? results_of_run() : NULL, *row;
+    size_t i;
+    json_array_foreach(json_object_get(all, "benchmarks"), i, row) CU_ASSERT(json_number_value(json_object_get(row, "x_base")) > 0);
+    json_decref(all);
     unsetenv("FOURBIT_CUDA");
 }
 
