@@ -228,6 +228,7 @@ int cli_parse(train_cli *c, int argc, char **argv)
         if (!known && !word(c, id, optarg)) return 2;
     }
     if (optind < argc) return fprintf(stderr, "fourbit-train: %s: arguments begin with -- (--help lists them)\n", argv[optind]), 2;
+    if (c->merge_4bit && !c->merge_to) return fprintf(stderr, "fourbit-train: --merge-4bit needs --merge DIR\n"), 2;
     if (!c->made.num_key_value_heads) c->made.num_key_value_heads = c->made.num_attention_heads;
     c->made.head_dim = c->made.hidden_size / c->made.num_attention_heads;
     if (!c->made.intermediate_size) c->made.intermediate_size = (c->made.hidden_size * 8 / 3 + 31) / 32 * 32;

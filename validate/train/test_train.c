@@ -559,12 +559,17 @@ static void test_program(void)
     CU_ASSERT(run_program("--help") == 0 && said("--double-quant"));
     CU_ASSERT(run_program("--format nf5") == 2 && said("nf4"));
     CU_ASSERT(run_program("--block-size 48") == 2 && run_program("--steps -1") == 2 && run_program("extra") == 2 && run_program("--paged tape") == 2);
+    CU_ASSERT(run_program("--merge-4bit") == 2 && said("needs --merge"));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/nothing' --text '%s'", folder, folder, text_path);
     CU_ASSERT(run_program(line) == 1 && said("config.json"));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s/none'", folder, folder, folder);
     CU_ASSERT(run_program(line) == 1 && said("none"));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --resume --steps 4 --batch 2 --seq 32", folder, folder, text_path);
     CU_ASSERT(run_program(line) == 1 && said("no checkpoint"));
+    snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 1 --batch 1 --seq 16 --merge '%s/base/'", folder, folder, text_path, folder);
+    CU_ASSERT(run_program(line) == 1 && said("is the base, which --merge would replace"));
+    snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 1 --batch 1 --seq 16 --log '%s'", folder, folder, text_path, text_path);
+    CU_ASSERT(run_program(line) == 1 && said("is the text, which --log would replace"));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/base' --text '%s' --steps 4 --batch 2 --seq 32 --sample 8 --paged file:4m --merge '%s/merged'",
              folder, folder, text_path, folder);
     CU_ASSERT(run_program(line) == 0 && said("held-out loss after"));

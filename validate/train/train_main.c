@@ -266,10 +266,18 @@ static bool export_results(session *s, ck_error *e)
     return true;
 }
 
+static bool same_place(const char *a, const char *b)
+{
+    struct stat x, y;
+    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 static bool prepare(session *s, char checkpoint[PATH_SIZE], char log[PATH_SIZE], run_settings *run, ck_error *e)
 {
     const train_cli *c = &s->cli;
     if (!join(checkpoint, c->out, "state.safetensors", e) || !join(log, c->out, "log.csv", e)) return false;
+    if (same_place(c->merge_to, s->base)) return ck_fail(e, c->merge_to, NULL, "is the base, which --merge would replace; give another folder");
+    if (same_place(c->log, s->text.source)) return ck_fail(e, c->log, NULL, "is the text, which --log would replace; give another file");
     *run = (run_settings){.name = "step", .progress = stdout, .log = c->log ? c->log : log, .checkpoint = checkpoint, .identity = s->identity,
                           .checkpoint_every = c->checkpoint_every, .eval_every = c->eval_every, .eval_windows = c->eval_windows, .resume = c->resume,
                           .peak = loop_measure_peak(s->model)};
