@@ -61,6 +61,9 @@ $(BUNDLE)/bin/test_fourbit_gpu: $(GPU_TEST_OBJS) $(DEVICE_CUDA) $(LIB)
 $(BUNDLE)/bin/fourbit-spike: $(SPIKE_OBJS) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(BUNDLE_LINK) $^ $(BUNDLE_STATIC) -o $@
+$(BUNDLE)/bin/fourbit-tune: $(BUILD)/bench/tune_main.o $(addprefix $(BUILD)/bench/,tune.o tune_select.o) $(BENCH_GPU_OBJS) $(DEVICE_CUDA) $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(BUNDLE_LINK) $^ -lbenchmark $(BUNDLE_STATIC) -o $@
 $(BUNDLE)/bin/fourbit-goals: $(addprefix $(BUILD)/bench/goals/,main.o table.o)
 	@mkdir -p $(@D)
 	$(Q)$(BUNDLE_LINK) $^ -l:libjansson.a -lm -o $@
@@ -71,7 +74,7 @@ $(BUNDLE)/bin/capture-golden: $(BUILD)/bin/capture-golden
 	@mkdir -p $(@D)
 	$(Q)strip -s -o $@ $<
 
-BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-goals fourbit-spike test_train_gpu test_fourbit_gpu capture-golden)
+BUNDLE_PROGRAMS := $(addprefix $(BUNDLE)/bin/,fourbit-gpu fourbit-gpu-peer fourbit-goals fourbit-tune fourbit-spike test_train_gpu test_fourbit_gpu capture-golden)
 gpu-bundle: $(BUNDLE_PROGRAMS) ## programs and script for a machine with a GPU, in build/gpu (copy the folder there)
 	@CC='$(CC)' NVCC='$(NVCC)' scripts/gpu-bundle.sh $(BUNDLE) $(BUNDLE_MIB)
 
@@ -80,7 +83,7 @@ gpu-report: gpu-bundle ## everything on a machine with a GPU, in stages (ARGS='-
 else
 gpu-bundle:
 	@echo "make gpu-bundle: no nvcc (or CUDA=0): there is nothing to run on a GPU" >&2; exit 1
-gpu-report: $(addprefix $(BUILD)/bin/,fourbit-gpu fourbit-spike fourbit-goals)
+gpu-report: $(addprefix $(BUILD)/bin/,fourbit-gpu fourbit-spike fourbit-goals fourbit-tune)
 	@scripts/gpu-report.sh --bin $(BUILD)/bin $(ARGS)
 endif
 .PHONY: gpu-bundle gpu-report

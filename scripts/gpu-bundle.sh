@@ -18,6 +18,7 @@ ldd "$bundle/bin/fourbit-gpu" | awk '$1 ~ /^lib(benchmark|gomp)\./ { print $1, $
 done
 compgen -G "$bundle/lib/libbenchmark.so*" > /dev/null || { echo "gpu-bundle: fourbit-gpu does not link Google Benchmark" >&2; exit 1; }
 cp scripts/gpu-report.sh "$bundle/gpu-report.sh"
+cp kernels/cuda/dispatch_table.h "$bundle/dispatch_table.h"
 if [ -d validate/golden ]; then cp -r validate/golden/. "$bundle/golden/"; fi
 
 # As many of the CUDA libraries as there is room for, the newest first.

@@ -20,7 +20,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=build/results/gpu-report only="" bin="" profile=quick require=""
 limit=${STAGE_SECONDS:-570}
 models=(qwen2.5-0.5b qwen2.5-1.5b llama-2-7b llama-2-13b llama-3-8b llama-3-70b)
-stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager train bench-lora "${models[@]/#/layers-}")
+stages=(facts tests large golden sanitizer bench-4bit bench-8bit bench-products pager train bench-lora "${models[@]/#/layers-}" tune)
 
 usage() { echo "gpu-report: $1 (see --help)" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -151,6 +151,17 @@ stage_bench-8bit() { bench '^(quantize8|dequantize8|adamw32|adamw8)/'; }
 stage_bench-products() { bench '^(gemm|gemm_dx)/'; }
 stage_bench-lora() { bench '^(lora|lora_backward)/'; }
 stage_layers() { bench '' "$1"; }
+
+# Which path of the product is fastest for which M: the table that `make tune` would write, and nothing is replaced.
+stage_tune() {
+    local table=$bundle/dispatch_table.h
+    [ -e "$table" ] || table=$here/../kernels/cuda/dispatch_table.h
+    if [ ! -x "$bin/fourbit-tune" ]; then verdict="not run: the bundle has no fourbit-tune"; return; fi
+    within "$bin/fourbit-tune" --dry-run --table "$table" > "$dir/table.txt" 2> "$dir/log.txt"
+    local status=$?
+    cat "$dir/table.txt"
+    judge "$status" "the fastest paths and the dispatch table that follows; make tune writes it"
+}
 
 # Optimizer state that is paged while memory is taken away: the same bits as resident (validate/train/spike.h).
 stage_pager() {

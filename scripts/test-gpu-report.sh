@@ -33,6 +33,7 @@ while [ $# -gt 0 ]; do [ "$1" = --out ] && echo "{}" > "$2/bench.json"; shift; d
 echo "dequantize cuda       nf4         b64      4096x4096    12.5 $filter"; echo "1 rows timed, 0 failed"'
     stub test_fourbit_gpu 'echo "               tests     70     70     70      0        0"; echo "             asserts 123456 123456 123456      0      n/a"'
     stub fourbit-goals 'echo "M = 1  x_cublas >= 2.9  missed"; echo; echo "1 goals: 0 met, 1 missed, 0 not measured"'
+    stub fourbit-tune 'echo "    /* measured: sm90, planted */"'
     stub fourbit-spike 'echo "the same bits"'
     stub test_train_gpu 'echo "               tests      6      6      6      0        0"; echo "             asserts    109    109    109      0      n/a"'
     stub capture-golden 'echo "# Planted GPU" > "$1/sm_90.txt"'
@@ -49,7 +50,7 @@ mkdir -p "$work/tools"
 fresh no
 report
 expect "no GPU ends with 0" is $? 0
-expect "all stages say so" is "$(grep -c '^[0-9]* .*not run: no GPU' "$work/out/summary.txt")" 17
+expect "all stages say so" is "$(grep -c '^[0-9]* .*not run: no GPU' "$work/out/summary.txt")" 18
 expect "only the facts were asked for" is "$(calls .)" 1
 report --require-gpu
 expect "--require-gpu ends with 3" is $? 3
@@ -73,6 +74,8 @@ expect "no compute-sanitizer is said" has "5 sanitizer .*compute-sanitizer is mi
 expect "each benchmark has its cases" is "$(calls 'fourbit-gpu --profile quick')" 10
 expect "the general list without models" is "$(calls 'models none')" 4
 expect "a stage for each model" is "$(sed -n 's/.*--models \([a-z]*[^ ]*\).*/\1/p' "$work/calls" | grep -v none | sort | tr '\n' ' ')" "$models"
+expect "the tuner is asked for a table and replaces none" has "^fourbit-tune --dry-run --table .*dispatch_table.h" "$work/calls"
+expect "which is kept" has "measured: sm90, planted" "$work/out/tune/table.txt"
 expect "the goals are told" has "x_cublas >= 2.9  missed" "$work/log"
 expect "and counted in the summary" has "goals.txt has all): 1 goals: 0 met, 1 missed" "$work/out/summary.txt"
 expect "of all benchmarks together" is "$(sed -n '/^fourbit-goals/p' "$work/calls" | tail -n 1 | tr ' ' '\n' | grep -c bench.json)" 10
@@ -153,11 +156,11 @@ report
 expect "it goes on" is $? 0
 expect "it says so" has "stage 6 (bench-4bit) was interrupted" "$work/log"
 expect "the tests are not run again" is "$(calls 'test_fourbit_gpu')" "$before"
-expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 17
+expect "all stages are done" is "$(grep -c 'passed\|not run' "$work/out/summary.txt")" 18
 
 # bad arguments
 fresh yes
-for bad in "--stage 18" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
+for bad in "--stage 19" "--stage nothing" "--profile slow" "--nonsense" "--out"; do
     # shellcheck disable=SC2086
     report $bad
     expect "$bad: usage" is $? 2
