@@ -21,6 +21,10 @@
  *      8192 x 8192 M = 16 from 9.1 to 8.0 ms, M = 1 within the noise (2.3)
  *   4  M = 1 and 2 a row of W at a time, one stream: four streams within two pages defeated the hardware's prefetch.
  *      4096 x 4096 from memory: M = 1 from 0.77 to 0.38 ms, M = 4 (two rows) from 0.88 to 0.58; M = 16 as before, 1.9
+ *   5  absmax of a row decoded before its weights, 16 at a time: M = 1 double-quantized from 0.51 to 0.42 (plain 0.38)
+ *   Beside the peers (8192 x 8192, one thread, from memory): M = 1, 4, 16, 256 at 0.94, 0.6, 0.8 and 1.4 of the speed of
+ *   bitsandbytes on its packed weights; 2.3, 1.3, 0.9 and 0.8 of oneDNN's on packed bf16; 11, 10, 6 and 4.8 times
+ *   dequantize + OpenBLAS. M = 1 reads 61 % of what the core can.
  *
  *     make bench PROFILE=full FILTER='^gemm/cpu/nf4/b64/M[0-9]+_N8192'
  *
