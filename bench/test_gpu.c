@@ -364,7 +364,9 @@ static void test_run(void)
     expect_rows(NULL, TINY_ROWS);
     json_t *all = results_of_run(), *row;
     size_t i, with_base = 0;
-    json_array_foreach(json_object_get(all, "benchmarks"), i, row) with_base += json_number_value(json_object_get(row, "x_base")) > 0;
+    json_array_foreach(json_object_get(all, "benchmarks"), i, row) {
+        with_base += json_number_value(json_object_get(row, "x_base")) > 0;
+    }
     CU_ASSERT_EQUAL(with_base, 4); /* both layers, cold and hot */
     json_decref(all);
     o.filter = "^adamw";
@@ -399,7 +401,9 @@ static void test_run_in_executor(void)
     if (linked) expect_rows(NULL, 2);
     json_t *all = linked ? results_of_run() : NULL, *row;
     size_t i;
-    json_array_foreach(json_object_get(all, "benchmarks"), i, row) CU_ASSERT(json_number_value(json_object_get(row, "x_base")) > 0);
+    json_array_foreach(json_object_get(all, "benchmarks"), i, row) {
+        CU_ASSERT(json_number_value(json_object_get(row, "x_base")) > 0);
+    }
     json_decref(all);
     unsetenv("FOURBIT_CUDA");
 }
