@@ -8,7 +8,11 @@
 # Writes OUT/null.md. Exit status: 0 at most one false verdict in 20 runs and every planted one caught; 1 not so; 2 it could not run.
 set -u
 cd "$(dirname "$0")/.." || exit 2
-case "${1:-}" in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case "${1:-}" in
+    "") ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "ab-null: unknown argument $1; settings are variables (--help)" >&2; exit 2 ;;
+esac
 RUNS=${RUNS:-20} PLANTED_RUNS=${PLANTED_RUNS:-3} PLANT=${PLANT:-5} OUT=${OUT:-build/ab-null}
 export FILTER=${FILTER:-cpu/nf4/b64/.*512.*/hot} THREADS=${THREADS:-1} KEEP=1
 sha=$(git rev-parse --verify --quiet "${REVISION:-HEAD}^{commit}") || { echo "ab-null: no such revision" >&2; exit 2; }

@@ -7,6 +7,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in "" | -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+if [ $# -ne 2 ] || [ ! -d "$1/bin" ] || ! [[ $2 =~ ^[1-9][0-9]{0,5}$ ]]; then
+    echo "gpu-bundle: FOLDER with programs in FOLDER/bin, and MIB, are needed (--help)" >&2
+    exit 1
+fi
 bundle=$1 most=$(($2 << 20))
 size() { du -sb "$bundle" | cut -f1; }
 

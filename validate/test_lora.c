@@ -173,6 +173,21 @@ static void every_case(void)
     }
 }
 
+/* Shapes of gemm_dx's tensor-core paths, whose masks lie in rows of dX: a mask that is the first row's, or shifted, is wrong
+ * from the second row on. */
+static void dropped_tiles(void)
+{
+    static const struct { int64_t n, k, m; int32_t rank; } shapes[] = {{48, 288, 5, 8}, {272, 96, 16, 17}, {40, 288, 33, 16}, {8, 96, 70, 3}};
+    for (int i = 0; i < 8; i++) {
+        fb_case c = {FB_OP_LORA_FORWARD, (fb_format)(i % FB_FORMAT_COUNT), 64, i % 3 == 0, shapes[i % 4].n, shapes[i % 4].k, shapes[i % 4].m,
+                     i < 4 ? FB_BF16 : FB_F16, CASE_TEST, 0};
+        layer l;
+        layer_new(&l, &c, shapes[i % 4].rank, 0.3f, i % 2 ? FB_F32 : c.dtype, INPUT_GAUSSIAN);
+        both_passes(&l, "dropped tiles", i % 2, true);
+        layer_free(&l);
+    }
+}
+
 static const fb_case usual = {FB_OP_LORA_FORWARD, FB_NF4, 64, false, 72, 160, 6, FB_F32, CASE_TEST, 0};
 
 static void every_input(void)
@@ -438,7 +453,7 @@ static void empty_dimensions(void)
         }
 }
 
-static const suite_test tests[] = {{"every_case", every_case}, {"every_input", every_input}, {"end_to_end", end_to_end},
+static const suite_test tests[] = {{"every_case", every_case}, {"dropped_tiles", dropped_tiles}, {"every_input", every_input}, {"end_to_end", end_to_end},
                                    {"b_is_zero", b_is_zero}, {"reference_bits", reference_bits}, {"philox_vectors", philox_vectors},
                                    {"dropout_statistics", dropout_statistics}, {"same_mask_in_both_passes", same_mask_in_both_passes},
                                    {"finite_differences", finite_differences}, {"no_dx", no_dx}, {"threads", threads},
