@@ -112,6 +112,20 @@ static void end_to_end(void)
             }
 }
 
+/* Few outputs and a long sum, which a backend may cut among many: each part whole. */
+static void long_sums(void)
+{
+    static const int64_t ms[] = {1, 20, 70};
+    for (int i = 0; i < 6; i++) {
+        fb_case c = {FB_OP_GEMM, FB_NF4, 64, i % 2, 72, 2080, ms[i % 3], i < 3 ? FB_BF16 : FB_F16, CASE_TEST, 0};
+        gemm_run r;
+        run_new(&r, &c, FB_F32, INPUT_GAUSSIAN);
+        run_call(&r, 0, "long sums");
+        check_level_two(&r, "long sums", true);
+        run_free(&r);
+    }
+}
+
 /* Awkward data: outliers, cancelling pairs, zeros, subnormals, largest values. */
 static void every_input(void)
 {
@@ -287,7 +301,7 @@ static void reference_rounds_once(void)
         REQUIRE(fb_bf16_to_float(y[i]) == 1 + 0x1p-7f, "sum %d rounds to %a", i, (double)fb_bf16_to_float(y[i]));
 }
 
-static const suite_test tests[] = {{"every_case", every_case}, {"end_to_end", end_to_end}, {"every_input", every_input},
+static const suite_test tests[] = {{"every_case", every_case}, {"end_to_end", end_to_end}, {"long_sums", long_sums}, {"every_input", every_input},
                                    {"one_hot", one_hot},       {"codes_and_codebooks", codes_and_codebooks},
                                    {"threads", threads},       {"batch_invariant", batch_invariant}, {"subnormal_activations", subnormal_activations}, {"empty_sum", empty_sum},
                                    {"reference_rounds_once", reference_rounds_once}, {NULL, NULL}};

@@ -174,15 +174,15 @@ static void every_case(void)
 }
 
 /* Shapes of gemm_dx's tensor-core paths, whose masks lie in rows of dX: a mask that is the first row's, or shifted, is wrong
- * from the second row on. */
+ * from the second row on. The last: sums over so many rows that they are cut, and added to what is there. */
 static void dropped_tiles(void)
 {
-    static const struct { int64_t n, k, m; int32_t rank; } shapes[] = {{48, 288, 5, 8}, {272, 96, 16, 17}, {40, 288, 33, 16}, {8, 96, 70, 3}};
-    for (int i = 0; i < 8; i++) {
-        fb_case c = {FB_OP_LORA_FORWARD, (fb_format)(i % FB_FORMAT_COUNT), 64, i % 3 == 0, shapes[i % 4].n, shapes[i % 4].k, shapes[i % 4].m,
-                     i < 4 ? FB_BF16 : FB_F16, CASE_TEST, 0};
+    static const struct { int64_t n, k, m; int32_t rank; } shapes[] = {{48, 288, 5, 8}, {272, 96, 16, 17}, {40, 288, 33, 16}, {8, 96, 70, 3}, {32, 64, 700, 8}};
+    for (int i = 0; i < 10; i++) {
+        fb_case c = {FB_OP_LORA_FORWARD, (fb_format)(i % FB_FORMAT_COUNT), 64, i % 3 == 0, shapes[i % 5].n, shapes[i % 5].k, shapes[i % 5].m,
+                     i < 5 ? FB_BF16 : FB_F16, CASE_TEST, 0};
         layer l;
-        layer_new(&l, &c, shapes[i % 4].rank, 0.3f, i % 2 ? FB_F32 : c.dtype, INPUT_GAUSSIAN);
+        layer_new(&l, &c, shapes[i % 5].rank, 0.3f, i % 2 ? FB_F32 : c.dtype, INPUT_GAUSSIAN);
         both_passes(&l, "dropped tiles", i % 2, true);
         layer_free(&l);
     }
