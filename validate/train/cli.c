@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char help[] =
     "fourbit-train: fine-tune LoRA adapters on a 4-bit base (QLoRA)\n"
@@ -141,6 +142,19 @@ static bool paging_of(const char *text, train_cli *c)
     return true;
 }
 
+/* Thousands of threads on a few processors wait for each other longer than anybody would. */
+static bool threads_of(const char *text, int *threads)
+{
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN), most = 4 * (processors < 2 ? 2 : processors);
+    int64_t v;
+    char expected[64];
+    snprintf(expected, sizeof expected, "1 to %ld, four for each processor", most);
+    if (!whole(O_THREADS, text, 1, &v)) return false;
+    if (v > most) return wrong(O_THREADS, text, expected);
+    *threads = (int)v;
+    return true;
+}
+
 /* int64 options and their least values; real ones. */
 static bool number(train_cli *c, int id, const char *text, bool *known)
 {
@@ -160,7 +174,7 @@ static bool number(train_cli *c, int id, const char *text, bool *known)
         if (reals[i].id == id) return real(id, text, reals[i].least, reals[i].below, reals[i].to);
     int64_t v = 0;
     switch (id) {
-    case O_THREADS: return whole(id, text, 1, &v) && (c->model.threads = (int)(v > 4096 ? 4096 : v), true);
+    case O_THREADS: return threads_of(text, &c->model.threads);
     case O_BLOCK: return whole(id, text, 1, &v) && (fb_block_size_valid(v) || wrong(id, text, "a power of two, 32 ... 4096")) && (c->model.block_size = (int32_t)v, true);
     case O_SEED: return whole(id, text, 0, &v) && (c->model.seed = c->loop.seed = (uint64_t)v, true);
     case O_TOP: return whole(id, text, 0, &v) && (c->top = (int)(v > 1 << 24 ? 1 << 24 : v), true);

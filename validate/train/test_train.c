@@ -559,6 +559,7 @@ static void test_program(void)
     CU_ASSERT(run_program("--help") == 0 && said("--double-quant"));
     CU_ASSERT(run_program("--format nf5") == 2 && said("nf4"));
     CU_ASSERT(run_program("--block-size 48") == 2 && run_program("--steps -1") == 2 && run_program("extra") == 2 && run_program("--paged tape") == 2);
+    CU_ASSERT(run_program("--threads 99999999999") == 2 && run_program("--threads 0") == 2);
     CU_ASSERT(run_program("--merge-4bit") == 2 && said("needs --merge"));
     snprintf(line, sizeof line, "--out '%s/run' --base '%s/nothing' --text '%s'", folder, folder, text_path);
     CU_ASSERT(run_program(line) == 1 && said("config.json"));
