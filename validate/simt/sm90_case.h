@@ -48,7 +48,8 @@ struct Case {
     Problem q;
     fb_matrix w;
     Bytes x, y, bias, u, b, before;
-    std::vector<uint8_t> codes, absmax_codes, zero_points;
+    Bytes codes; /* from a sector's start, or a budget of sectors would hang on malloc */
+    std::vector<uint8_t> absmax_codes, zero_points;
     std::vector<float> absmax, nested_absmax, nested_offset, codebook;
     int64_t from, to;
     fb_status (*planned)(const fb_gemm_call *, const fb_sm90_plan *) = nullptr; /* else the library's */
@@ -60,9 +61,9 @@ struct Case {
         fb_context_init(&ctx, FB_BACKEND_REFERENCE);
         CU_ASSERT_FATAL(fb_matrix_init(&w, p.format, p.n, p.k, p.block, p.dq) == FB_OK);
         fb_matrix_get_sizes(&w, &s);
-        codes.resize(s.codes), absmax_codes.resize(s.absmax_codes), zero_points.resize(s.zero_points);
+        codes.make(s.codes, 0), absmax_codes.resize(s.absmax_codes), zero_points.resize(s.zero_points);
         absmax.resize(s.absmax / 4), nested_absmax.resize(s.nested_absmax / 4), nested_offset.resize(s.nested_offset / 4);
-        w.codes = codes.data(), w.absmax = absmax.data(), w.absmax_codes = absmax_codes.data(), w.zero_points = zero_points.data();
+        w.codes = codes.p, w.absmax = absmax.data(), w.absmax_codes = absmax_codes.data(), w.zero_points = zero_points.data();
         w.nested_absmax = nested_absmax.data(), w.nested_offset = nested_offset.data();
         std::vector<float> dense((size_t)(p.n * p.k)), sums((size_t)s.blocks + 16);
         input_fill(INPUT_GAUSSIAN, 7, p.block, dense.data(), FB_F32, p.n * p.k);
