@@ -112,4 +112,7 @@ int8_t __tsan_atomic8_load(const volatile int8_t *p, int);
 int8_t __tsan_atomic8_load(const volatile int8_t *p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 int32_t __tsan_atomic32_load(const volatile int32_t *p, int);
 int32_t __tsan_atomic32_load(const volatile int32_t *p, int) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+/* clang calls this in no_sanitize functions too */
+void __tsan_atomic32_store(volatile int32_t *p, int32_t v, int);
+void __tsan_atomic32_store(volatile int32_t *p, int32_t v, int) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 }
