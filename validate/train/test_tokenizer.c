@@ -98,6 +98,7 @@ static void other_spellings(void)
         text[LONG] = '\0';
         CU_ASSERT(tokenizer_encode(t, "text", text, LONG, &a, &na, &e) && tokenizer_encode(plain, "text", text, LONG, &b, &nb, &e));
         CU_ASSERT(na == nb && na < LONG && memcmp(a, b, (size_t)na * sizeof *a) == 0 && comes_back(t, a, na, text));
+        free(a);
         CU_ASSERT(!tokenizer_encode(t, "text", "na\xc3\xafve", 6, &a, &na, &e) && a == NULL);
         REQUIRE_MESSAGE(&e, "text", "byte 2: is not ASCII", "NFC");
     }
