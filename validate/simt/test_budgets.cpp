@@ -3,6 +3,7 @@
  * 4 thread orders. Counters are facts about the source, not times; a GPU tells those. */
 #include "fourbit.h"
 #include "host.h"
+#include "run_tests.h"
 #include <CUnit/Basic.h>
 #include <cmath>
 #include <cstdio>
@@ -307,10 +308,7 @@ void nan_needs_a_place() {
     CU_ASSERT(fb_quantize8(&ctx, FB_MAP_SIGNED, x, FB_F32, 64, 64, codes, moments) == FB_OK);
 }
 
-const struct {
-    const char *name;
-    void (*run)();
-} cases[] = {
+const NamedTest cases[] = {
     {"quantize: bytes, widths, banks", quantize},
     {"8-bit: bytes, widths, banks", eight_bits},
     {"normalize: bytes, banks", normalize},
@@ -322,16 +320,7 @@ const struct {
 
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
     setenv("FOURBIT_CUDA", "simt", 1);
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
-    CU_pSuite s = CU_add_suite("budgets of the CUDA kernels", nullptr, nullptr);
-    unsigned added = 0;
-    for (auto &c : cases)
-        if (s && CU_add_test(s, c.name, c.run)) added++;
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
-    CU_cleanup_registry();
-    return bad || run != added || added != sizeof cases / sizeof *cases;
+    return run_tests("budgets of the CUDA kernels", cases, argc, argv);
 }

@@ -2,6 +2,7 @@
  * accumulators, with K cut, in many thread orders; and what it costs by the executor's counters. */
 #include "gemm.cuh"
 #include "host.h"
+#include "run_tests.h"
 extern "C" {
 #include "check.h"
 #include "inputs.h"
@@ -221,10 +222,7 @@ void small_budgets()
     }
 }
 
-const struct {
-    const char *name;
-    void (*run)();
-} cases[] = {
+const NamedTest cases[] = {
     {"low rank in the accumulators", low_rank}, {"shapes, tails, splits", shapes}, {"order of tiles", raster},
     {"the same bits in any thread order; truncating tensor cores", any_order}, {"bytes, widths, banks", budgets},
     {"small M: shapes, formats, tails, chunks, splits", small}, {"small M: any order", small_any_order}, {"small M: bytes, widths, banks", small_budgets},
@@ -234,17 +232,5 @@ const struct {
 
 int main(int argc, char **argv)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
-    CU_pSuite s = CU_add_suite("paths of the forward product", nullptr, nullptr);
-    unsigned added = 0, wanted = 0;
-    for (auto &c : cases) {
-        if (argc > 1 && !strstr(c.name, argv[1])) continue;
-        wanted++;
-        if (s && CU_add_test(s, c.name, c.run)) added++;
-    }
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
-    CU_cleanup_registry();
-    return bad || run != added || added != wanted || !wanted;
+    return run_tests("paths of the forward product", cases, argc, argv);
 }

@@ -2,6 +2,7 @@
  * reported in any order, no more bytes than declared.  What is compared here is plain C against the .cu files. */
 #include "fourbit.h"
 #include "host.h"
+#include "run_tests.h"
 #include <CUnit/Basic.h>
 #include <cstdio>
 #include <cmath>
@@ -173,10 +174,7 @@ void an_error_is_a_status() { /* absmax one block short: the library reports it,
     CU_ASSERT(same_bits(m.w, FB_F32));
 }
 
-const struct {
-    const char *name;
-    void (*run)();
-} cases[] = {
+const NamedTest cases[] = {
     {"dequantize: every format, shape and type", every_format_and_shape},
     {"dequantize: every block size, doubly quantized", every_block_size_doubly_quantized},
     {"dequantize: unaligned pointers", unaligned_pointers},
@@ -189,17 +187,8 @@ const struct {
 
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
     setenv("FOURBIT_CUDA", "simt", 1);
     simt::options().quiet = true;
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
-    CU_pSuite s = CU_add_suite("CUDA kernels in the executor", nullptr, nullptr);
-    unsigned added = 0;
-    for (auto &c : cases)
-        if (s && CU_add_test(s, c.name, c.run)) added++;
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
-    CU_cleanup_registry();
-    return bad || run != added || added != sizeof cases / sizeof *cases;
+    return run_tests("CUDA kernels in the executor", cases, argc, argv);
 }

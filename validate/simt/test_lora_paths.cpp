@@ -4,6 +4,7 @@
 #include "gemm_dx.cuh"
 #include "gemm_sm90.h"
 #include "host.h"
+#include "run_tests.h"
 #include "lora.cuh"
 extern "C" {
 #include "check_lora.h"
@@ -412,10 +413,7 @@ void layers()
     try_layer(80, 5, 40, 96, 8, 0.1f, FB_F32, 1);
 }
 
-const struct {
-    const char *name;
-    void (*run)();
-} cases[] = {
+const NamedTest cases[] = {
     {"thin products, plain path: every type, every way of lying", any},
     {"thin products, tensor cores: tails, ranks, splits, dropout", tensor_cores},
     {"thin products: the same bits in any thread order; truncating tensor cores", any_order},
@@ -431,17 +429,5 @@ const struct {
 
 int main(int argc, char **argv)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS) return 2;
-    CU_pSuite s = CU_add_suite("LoRA's products, path by path", nullptr, nullptr);
-    unsigned added = 0, wanted = 0;
-    for (auto &c : cases) {
-        if (argc > 1 && !strstr(c.name, argv[1])) continue;
-        wanted++;
-        if (s && CU_add_test(s, c.name, c.run)) added++;
-    }
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed(), run = CU_get_number_of_tests_run();
-    CU_cleanup_registry();
-    return bad || run != added || added != wanted || !wanted;
+    return run_tests("LoRA's products, path by path", cases, argc, argv);
 }
