@@ -52,6 +52,15 @@ static void test_interval_covers(void)
     CU_ASSERT(covered > 1900);
 }
 
+/* What empties the caches reads as much as it says, on any number of threads. */
+static void test_evict(void)
+{
+    for (int threads = 1; threads <= 3; threads++) {
+        const size_t wanted = 3 * timing_cache_bytes(), read = timing_evict(threads);
+        CU_ASSERT(read <= wanted && wanted - read < 64);
+    }
+}
+
 typedef struct fake {
     char name;
     double noise; /* times are 1e-3 * (1 +- noise) */
@@ -263,7 +272,7 @@ int main(void)
     if (!mkdtemp(folder) || CU_initialize_registry() != CUE_SUCCESS) return 1;
     CU_pSuite s = CU_add_suite("bench", NULL, NULL);
     struct { const char *name; CU_TestFunc test; } tests[] = {
-        {"statistics", test_summary}, {"interval of the median", test_interval_covers}, {"stops when known", test_stops_when_known},
+        {"statistics", test_summary}, {"interval of the median", test_interval_covers}, {"caches emptied", test_evict}, {"stops when known", test_stops_when_known},
         {"stops in time", test_stops_in_time}, {"interleaved", test_interleaved}, {"failing contender", test_failing_contender},
         {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors},
         {"layers", test_layers}};

@@ -191,19 +191,19 @@ size_t timing_cache_bytes(void)
     return largest ? largest : (size_t)32 << 20;
 }
 
-bool timing_evict(int threads)
+size_t timing_evict(int threads)
 {
     static uint64_t *buffer; /* lives as long as the program */
-    static size_t words;
+    static size_t lines;
+    enum { WORDS = 8 }; /* in a line */
     if (!buffer) {
-        words = 3 * timing_cache_bytes() / sizeof *buffer;
-        buffer = malloc(words * sizeof *buffer);
-        if (!buffer) return false;
-        memset(buffer, 1, words * sizeof *buffer); /* untouched pages would all be one page of zeros */
+        lines = 3 * timing_cache_bytes() / (WORDS * sizeof *buffer);
+        buffer = malloc(lines * WORDS * sizeof *buffer);
+        if (!buffer) return 0;
+        memset(buffer, 1, lines * WORDS * sizeof *buffer); /* untouched pages would all be one page of zeros */
     }
-    uint64_t sum = 0;
-    size_t lines = words / 8;
-#pragma omp parallel for reduction(+ : sum) num_threads(threads)
-    for (size_t i = 0; i < lines; i++) sum += buffer[8 * i];
-    return sum > 0;
+    uint64_t read = 0; /* lines: each has a 1 in it */
+#pragma omp parallel for reduction(+ : read) num_threads(threads)
+    for (size_t i = 0; i < lines; i++) read += buffer[WORDS * i] & 1;
+    return (size_t)read * WORDS * sizeof *buffer;
 }

@@ -80,8 +80,8 @@ bool timing_enough(const contender *contenders, int count, const stop_rule *rule
 size_t timing_cache_bytes(void);
 
 /* Reads 3 times timing_cache_bytes with every thread, so that the next call finds
- * clean lines that are not its own. The buffer is allocated by the first call;
- * false: no memory. */
-bool timing_evict(int threads);
+ * clean lines that are not its own. Returns the bytes of the lines that were read,
+ * counted as they come. The buffer is allocated by the first call; 0: no memory. */
+size_t timing_evict(int threads);
 
 #endif
