@@ -100,6 +100,45 @@ static void each_threshold_and_its_neighbours(void)
     }
 }
 
+/* bf16 has few enough numbers to try all ratios: each mantissa of a block's largest magnitude, under it every magnitude down to
+ * 11 octaves below, where all codes are those of 0, both signs; at exponents from subnormal to the last, and blocks of zeros. */
+static void every_ratio_of_bf16(void)
+{
+    enum { BELOW = 11 * 128, MOST = 128 * (2 * BELOW + 2 * 4096) };
+    static const unsigned exponents[] = {0x0080, 0x0f80, 0x1000, 0x3f80, 0x7d80, 0x7e00, 0x7f00};
+    static uint16_t x[MOST];
+    const int32_t sizes[] = {32, 64, 128, 4096};
+    for (size_t e = 0; e < sizeof exponents / sizeof *exponents; e++)
+        for (int s = 0; s < 4; s++) {
+            const int32_t size = sizes[s];
+            int64_t n = 0;
+            for (unsigned m = 0; m < 128; m++) {
+                const unsigned largest = exponents[e] + m;
+                for (unsigned d = 0; d < 2 * BELOW; d++) {
+                    if (n % size == 0) x[n++] = (uint16_t)(largest | (d & 2) << 14);
+                    const unsigned magnitude = d / 2 < largest ? largest - d / 2 : 0;
+                    x[n++] = (uint16_t)(magnitude | (d & 1) << 15);
+                }
+                while (n % size) x[n++] = 0x8000; /* -0 */
+                for (int i = 0; i < size && m % 32 == 0; i++) x[n++] = (uint16_t)(i << 15); /* zeros of both signs */
+            }
+            for (int format = 0; format < FB_FORMAT_COUNT; format++) {
+                guarded_matrix got, want;
+                char what[96];
+                snprintf(what, sizeof what, "%s b%d, exponent %#x", fb_format_name((fb_format)format), size, exponents[e]);
+                gm_new(&got, (fb_format)format, 1, n, size, false);
+                gm_new(&want, (fb_format)format, 1, n, size, false);
+                fb_context ctx = suite_context();
+                REQUIRE(fb_quantize(&ctx, x, FB_BF16, &got.m) == FB_OK, "%s: %s", what, ctx.message);
+                expected(x, FB_BF16, &want);
+                gm_expect_same(&got, &want, what);
+                gm_expect_guards(&got, what);
+                gm_free(&got);
+                gm_free(&want);
+            }
+        }
+}
+
 /* Codes that the rules' edges name outright. */
 static void zeros_and_padding(void)
 {
@@ -254,6 +293,7 @@ static void threads(void)
 static const suite_test tests[] = {{"every_case", every_case},
                                    {"every_input", every_input},
                                    {"each_threshold_and_its_neighbours", each_threshold_and_its_neighbours},
+                                   {"every_ratio_of_bf16", every_ratio_of_bf16},
                                    {"zeros_and_padding", zeros_and_padding},
                                    {"nearest_value", nearest_value},
                                    {"nonfinite", nonfinite},

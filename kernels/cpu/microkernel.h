@@ -10,8 +10,6 @@
 
 #include "cpu.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 #ifndef MULTIPLY_ADD
 #define MULTIPLY_ADD vf_fma /* (a, b, sum); vec_avx512bf16.h: of pairs of bf16 */
 #endif

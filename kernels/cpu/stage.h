@@ -23,11 +23,11 @@ static inline int64_t first_nonfinite(const void *src, fb_dtype t, int64_t begin
 static inline fb_status check_finite(fb_context *ctx, const char *what, const void *src, fb_dtype t, int64_t n)
 {
     if (ctx->flags & FB_ASSUME_FINITE) return FB_OK;
-    const int64_t chunks = fb_ceil_div(n, CHECK_CHUNK);
+    const int64_t chunk = cpu_chunk(ctx, n), chunks = fb_ceil_div(n, chunk);
     int64_t first = n;
-#pragma omp parallel for schedule(static) num_threads(cpu_threads(ctx, chunks)) reduction(min : first)
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(ctx, chunks)) reduction(min : first)
     for (int64_t c = 0; c < chunks; c++) {
-        const int64_t begin = c * CHECK_CHUNK, end = cpu_min(begin + CHECK_CHUNK, n);
+        const int64_t begin = c * chunk, end = cpu_min(begin + chunk, n);
         if (begin < first) first = cpu_min(first, first_nonfinite(src, t, begin, end, n));
     }
     return first == n ? FB_OK : fb_fail_nonfinite(ctx, what, first, fb_load(src, t, first));
