@@ -56,8 +56,9 @@ static inline lutv block_lut(const decoder *d, int64_t block)
 
 /* Ask for what the 128 weights from element i on are decoded from, if there are any: for rows too far
  * apart for the hardware to guess. Into the second-level cache: rows a power of two apart share
- * one set of the first. */
-static inline void prefetch_line(const decoder *d, int64_t i)
+ * one set of the first. (Inlined by force: gcc 12 takes a function that only prefetches for one without effect, and
+ * where it did not happen to inline it first left the calls out.) */
+static inline __attribute__((always_inline)) void prefetch_line(const decoder *d, int64_t i)
 {
     if (i >= d->n) return;
     __builtin_prefetch(d->codes + i / 2, 0, 2);
