@@ -76,10 +76,10 @@ bool cpu_amx_usable(void); /* asks the operating system for tile registers, too 
 
 /* What bf16 units take, of bf16 activations: gemm from one row on where rows of W are whole steps of 128 (gemm_pairs_few.h),
  * else from the rows on that pay for a panel. FB_BATCH_INVARIANT: panels at any M, as a row's bits must not depend on the others. */
-enum { CPU_PAIRS_FROM = 8, CPU_PAIRS_DX_FROM = 32, CPU_PAIRS_FEW = 48, CPU_PAIRS_STEP = 128 };
+enum { CPU_PAIRS_FROM = 8, CPU_PAIRS_DX_FROM = 32, CPU_PAIRS_FEW = 64, CPU_PAIRS_STEP = 128 };
 static inline bool cpu_takes_few_pairs(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    return t == FB_BF16 && m <= CPU_PAIRS_FEW && w->cols > 0 && w->cols % CPU_PAIRS_STEP == 0 && w->block_size >= 64 &&
+    return t == FB_BF16 && m <= CPU_PAIRS_FEW && w->cols > 0 && w->cols % CPU_PAIRS_STEP == 0 &&
            !(ctx->flags & FB_BATCH_INVARIANT);
 }
 static inline bool cpu_takes_pairs(const fb_context *ctx, int64_t m, fb_dtype t)

@@ -22,9 +22,12 @@
  *   4  M = 1 and 2 a row of W at a time, one stream: four streams within two pages defeated the hardware's prefetch.
  *      4096 x 4096 from memory: M = 1 from 0.77 to 0.38 ms, M = 4 (two rows) from 0.88 to 0.58; M = 16 as before, 1.9
  *   5  absmax of a row decoded before its weights, 16 at a time: M = 1 double-quantized from 0.51 to 0.42 (plain 0.38)
- *   Beside the peers (8192 x 8192, one thread, from memory): M = 1, 4, 16, 256 at 0.94, 0.6, 0.8 and 1.4 of the speed of
- *   bitsandbytes on its packed weights; 2.3, 1.3, 0.9 and 0.8 of oneDNN's on packed bf16; 11, 10, 6 and 4.8 times
- *   dequantize + OpenBLAS. M = 1 reads 61 % of what the core can.
+ *   6  blocks of 32; M = 1 with eight sums (8.8 to 6.3 cycles for 128 weights in cache) and asking 8 KB ahead, 64 rows at a
+ *      time; M = 3 ... 5 four rows of W at a time with the tables made before; above, W decoded once for all rows of x; x a
+ *      quarter of a step after another. 8192 x 8192 from memory, one thread, ms before and after: M = 1 1.20 0.96, 3 2.0 1.55,
+ *      5 2.8 2.2, 8 3.9 3.6, 16 7.6 6.0, 32 15.0 10.7, 64 24.5 21.5; block 32, M = 1 6.5 1.1, M = 4 7.5 2.1. Two threads: M = 1 0.93
+ *      0.75 (50 GB/s, of 55 that plain loads read at the time), M = 16 3.8 3.0
+ *   M = 4 takes 10.9 cycles for 128 weights in cache and 16.8 from memory, where 7.5 are what memory takes: they overlap in part.
  *
  *     make bench PROFILE=full FILTER='^gemm/cpu/nf4/b64/M[0-9]+_N8192'
  *
@@ -36,7 +39,10 @@
 
 size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    if (cpu_takes_few_pairs(ctx, w, m, t)) return (size_t)(m * w->cols) * sizeof(uint16_t);
+    if (cpu_takes_few_pairs(ctx, w, m, t)) {
+        const few_space few = few_space_for(ctx, w, m);
+        return few_workspace(&few);
+    }
     if (!cpu_takes_pairs(ctx, m, t)) return cpu_gemm_workspace_avx512(ctx, w, m, t);
     const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows);
     return pairs_workspace(&s);
