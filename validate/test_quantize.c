@@ -139,6 +139,36 @@ static void every_ratio_of_bf16(void)
         }
 }
 
+/* fp32 across -1 ... 1 in steps of 2^-18, and where round(15 x) changes, by which a look-up finds its threshold, ulp by ulp. */
+static void a_grid_of_fp32(void)
+{
+    enum { STEPS = 1 << 18, NEAR = 9, N = 2 * STEPS + 31 * NEAR, ROOM = N + N / 31 + 64 };
+    static float y[N], x[ROOM];
+    int64_t count = 0, n = 0;
+    for (int i = -STEPS; i < STEPS; i++) y[count++] = (float)i / STEPS;
+    for (int k = -15; k <= 15; k++) {
+        float edge = ((float)k + 0.5f) / 15;
+        for (int i = 0; i < NEAR / 2; i++) edge = nextafterf(edge, -2);
+        for (int i = 0; i < NEAR; i++, edge = nextafterf(edge, 2)) y[count++] = fabsf(edge) <= 1 ? edge : 1;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        if (n % 32 == 0) x[n++] = 1;
+        x[n++] = y[i];
+    }
+    for (int format = 0; format < FB_FORMAT_COUNT; format++) {
+        guarded_matrix got, want;
+        gm_new(&got, (fb_format)format, 1, n, 32, false);
+        gm_new(&want, (fb_format)format, 1, n, 32, false);
+        fb_context ctx = suite_context();
+        REQUIRE(fb_quantize(&ctx, x, FB_F32, &got.m) == FB_OK, "%s", ctx.message);
+        expected(x, FB_F32, &want);
+        gm_expect_same(&got, &want, fb_format_name((fb_format)format));
+        gm_expect_guards(&got, "a grid of fp32");
+        gm_free(&got);
+        gm_free(&want);
+    }
+}
+
 /* Codes that the rules' edges name outright. */
 static void zeros_and_padding(void)
 {
@@ -294,6 +324,7 @@ static const suite_test tests[] = {{"every_case", every_case},
                                    {"every_input", every_input},
                                    {"each_threshold_and_its_neighbours", each_threshold_and_its_neighbours},
                                    {"every_ratio_of_bf16", every_ratio_of_bf16},
+                                   {"a_grid_of_fp32", a_grid_of_fp32},
                                    {"zeros_and_padding", zeros_and_padding},
                                    {"nearest_value", nearest_value},
                                    {"nonfinite", nonfinite},

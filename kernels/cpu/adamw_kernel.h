@@ -153,7 +153,7 @@ static void encode_nonfinite(fb_map8 map, float *x, int64_t count, uint8_t *code
 static void encode_state(fb_map8 map, float *x, int64_t count, uint8_t *codes, float *absmax)
 {
     float staged[FB_ADAMW_BLOCK];
-    *absmax = largest_of(stage(x, FB_F32, 0, count, staged));
+    *absmax = stage_largest(x, FB_F32, 0, count, staged);
     vf zero = vf_zero();
     for (int64_t i = 0; i < count; i += VF) zero = vf_add(zero, vf_mul(vf_load(staged + i), vf_zero()));
     if (vf_sum(zero) == 0) quantize8_block(&cpu_search8_tables[map], staged, count, *absmax, codes);

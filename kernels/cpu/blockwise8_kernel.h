@@ -30,8 +30,7 @@ fb_status ISA(cpu_quantize8)(fb_context *ctx, fb_map8 map, const void *src, fb_d
         const int64_t end = cpu_min((c + 1) * QUANTIZE_CHUNK, n);
         for (int64_t begin = c * QUANTIZE_CHUNK; begin < end; begin += block_size) {
             const int64_t count = cpu_min(block_size, n - begin);
-            const range r = stage(src, t, begin, count, x);
-            const float largest = largest_of(r);
+            const float largest = stage_largest(src, t, begin, count, x);
             absmax[begin / block_size] = largest;
             quantize8_block(&cpu_search8_tables[map], x, count, largest, codes + begin);
         }
@@ -53,8 +52,7 @@ fb_status ISA(cpu_double_quantize)(fb_context *ctx, const float *absmax, int64_t
         float rest[FB_NESTED_BLOCK], x[FB_NESTED_BLOCK];
         const int64_t begin = g * FB_NESTED_BLOCK, count = cpu_min(FB_NESTED_BLOCK, n - begin);
         for (int64_t i = 0; i < count; i++) rest[i] = absmax[begin + i] - offset;
-        const range r = stage(rest, FB_F32, 0, count, x);
-        nested_absmax[g] = largest_of(r);
+        nested_absmax[g] = stage_largest(rest, FB_F32, 0, count, x);
         quantize8_block(&cpu_search8_tables[FB_MAP_SIGNED], x, count, nested_absmax[g], codes + begin);
     }
     nested_offset[0] = offset;

@@ -10,7 +10,7 @@
  *     cpu.h                slots, threads, workspace arithmetic, absmax of a block
  *     vec_*.h              the vocabulary: decode 32 codes, find 32 codes, fp32 vectors
  *     decode.h             weights of any span of a matrix, in fp32
- *     words.c              codes of bf16 by its bits: the tables; quantize_words.h uses them
+ *     words.c, words_*.h   codes of bf16 by its bits: tables and vocabulary; quantize_words.h is the operation on them
  *     microkernel.h        the register tile both products end in
  *     pairs.h              both products on units that multiply pairs of bf16: vec_avx512bf16.h, vec_amx.h
  *     *_kernel.h           the operations
@@ -121,7 +121,8 @@ void cpu_search8_init(void);
  *     bucket = e >> shift, its low 6 bits; no bucket has two of the changes
  *     code = (e + step[mantissa][bucket]) >> shift: the table says how far the bucket is from its change
  *
- * FP4: d alone gives the rank of the code; x < 0 sets bit 3. */
+ * where an instruction looks 64 words up; else by halving, over the limits of e themselves. FP4: d alone gives the rank of the
+ * code; x < 0 sets bit 3. */
 enum {
     CPU_WORD_STEPS = 64,
     CPU_WORD_ZERO = 128,       /* the table of a block of zeros */
@@ -133,6 +134,7 @@ static inline int cpu_word_range(fb_format f) { return f == FB_NF4 ? 640 : f == 
 static inline int cpu_word_origin(fb_format f) { return f == FB_FP4 ? 0 : 0x8000; } /* of e in the instructions above */
 typedef struct cpu_words {
     _Alignas(64) uint16_t step[CPU_WORD_ZERO + 1][CPU_WORD_STEPS];
+    _Alignas(64) int16_t limit[CPU_WORD_ZERO + 1][FB_CODES]; /* code or rank j is up to limit j: the even j, then the odd */
 } cpu_words;
 const cpu_words *cpu_words_get(fb_format format); /* NF4, FP4 or INT4 */
 
@@ -168,8 +170,9 @@ static inline int cpu_threads(const fb_context *ctx, int64_t chunks)
 enum { CPU_CHUNK_LEAST = 1 << 15, CPU_CHUNK_MOST = 1 << 19 };
 static inline int64_t cpu_chunk(const fb_context *ctx, int64_t n)
 {
-    const int64_t turns = 8 * (int64_t)cpu_max_threads(ctx);
     int64_t chunk = CPU_CHUNK_LEAST;
+    if (n < 16 * chunk) return chunk; /* however few threads: asking costs 0.3 us */
+    const int64_t turns = 8 * (int64_t)cpu_max_threads(ctx);
     while (chunk < CPU_CHUNK_MOST && 2 * chunk * turns <= n) chunk *= 2;
     return chunk;
 }

@@ -10,9 +10,14 @@
  *   1  block to fp32 in cache, binary search with vpermilps and vpermps: 123 cycles for 64 weights in
  *      cache, 116 without the search for NaN; 85 at block 4096: the rest is the block's range and its
  *      one division. 8192 x 8192: 6.3 GB/s, 35 % of the core's read bandwidth: bound by instructions
- *   AVX-512 (two cores of a Zen 5, 8192 x 8192, ceilings between 57 and 105 GB/s from minute to minute): 14.9 ms
- *   2  bf16 to NF4, FP4, INT4 by the bits of its words (quantize_words.h): 4.7 ms, of which the search for NaN 1.8. In cache 5.0
- *      cycles an element became 0.16: in quantize_words.h. Turns of 512 K weights, not 32 K (cpu_chunk): a tenth of the time
+ *   AVX-512 (two cores of a Zen 5, 8192 x 8192, both versions in turns, a machine that reads 57 to 105 GB/s as its neighbours
+ *   let it): 14.9 ms; from fp32 16.9, from fp16 14.7. AVX2 17.1
+ *   2  bf16 to NF4, FP4, INT4 by the bits of its words (quantize_words.h): AVX-512 4.8 ms, AVX2 7.3. In turns of 512 K weights,
+ *      not 32 K (cpu_chunk), and from the end on: a tenth of it. Reading the same bytes twice and writing as many takes 4.1; 1.8 is
+ *      the search for NaN. What is left: instructions and waiting for memory overlap only in part
+ *      (in cache 0.16 cycles a weight of a core, which alone is 1.3 ms; the second reading alone 2.1; both 3.1)
+ *   3  AVX-512 from fp32 and fp16: a look-up and one comparison for the binary search (vec_avx512.h), the largest magnitude
+ *      in place of both ends: fp32 10.9 ms, fp16 8.6
  *
  *     make bench FILTER=quantize/cpu
  */
@@ -73,7 +78,7 @@ static int affine_zero(float lo, float scale)
 static void quantize_block(const finder *f, fb_format format, const float *x, int64_t padded, range r, float *absmax,
                            uint8_t *zero_point, uint8_t *out)
 {
-    const float largest = largest_of(r);
+    const float largest = r.hi; /* FB_INT4_AFFINE alone asks for both ends */
     switch (format) {
     case FB_NF4:
         *absmax = largest;
@@ -140,7 +145,8 @@ static void quantize_blocks(const job *j, int64_t begin, int64_t end)
     float x[FB_BLOCK_MAX];
     for (int64_t i = begin; i < end; i += dst->block_size) {
         const int64_t b = i / dst->block_size, count = cpu_min(dst->block_size, j->n - i);
-        const range r = stage(j->src, j->t, i, count, x);
+        const range r = dst->format == FB_INT4_AFFINE ? stage(j->src, j->t, i, count, x, true)
+                                                        : (range){0, stage_largest(j->src, j->t, i, count, x)};
         uint8_t unused = 0, *zero_point = dst->format == FB_INT4_AFFINE ? dst->zero_points + b : &unused;
         uint8_t *out = dst->codes + i / 2;
         if (count == dst->block_size) quantize_block(&j->finder, dst->format, x, count, r, j->absmax + b, zero_point, out);

@@ -39,8 +39,8 @@ typedef struct range {
     float lo, hi; /* of the elements and 0 */
 } range;
 
-/* count elements as fp32, zeros up to a whole group. */
-static inline range stage(const void *src, fb_dtype t, int64_t begin, int64_t count, float *x)
+/* count elements as fp32, zeros up to a whole group; their range, or if not `both`, lo = 0 and hi the largest magnitude. */
+ALWAYS_INLINE range stage(const void *src, fb_dtype t, int64_t begin, int64_t count, float *x, const bool both)
 {
     vf lo = vf_zero(), hi = vf_zero();
     const int64_t whole = count / VF * VF, padded = cpu_round_up(count, GROUP);
@@ -49,17 +49,24 @@ static inline range stage(const void *src, fb_dtype t, int64_t begin, int64_t co
     for (int64_t i = 0; i < whole; i += VF) {             \
         const vf v = vf_load_as(src, type, begin + i);    \
         vf_store(x + i, v);                               \
-        lo = vf_min(v, lo);                               \
-        hi = vf_max(v, hi);                               \
+        if (both) lo = vf_min(v, lo);                     \
+        hi = vf_max(both ? v : vf_abs(v), hi);            \
     }
     if (t == FB_F32) STAGE(FB_F32) else if (t == FB_BF16) STAGE(FB_BF16) else STAGE(FB_F16)
 #undef STAGE
     for (int64_t i = whole; i < padded; i++) x[i] = i < count ? fb_load(src, t, begin + i) : 0.0f;
     for (int64_t i = whole; i < padded; i += VF) {
-        lo = vf_min(vf_load(x + i), lo);
-        hi = vf_max(vf_load(x + i), hi);
+        const vf v = vf_load(x + i);
+        if (both) lo = vf_min(v, lo);
+        hi = vf_max(both ? v : vf_abs(v), hi);
     }
-    return (range){vf_smallest(lo), vf_largest(hi)};
+    return (range){both ? vf_smallest(lo) : 0.0f, vf_largest(hi)};
+}
+
+/* The same, the largest magnitude alone; +0.0 where all are zero. */
+static inline float stage_largest(const void *src, fb_dtype t, int64_t begin, int64_t count, float *x)
+{
+    return stage(src, t, begin, count, x, false).hi;
 }
 
 /* y = x / absmax by the rule of backend.h */
@@ -67,8 +74,5 @@ static inline vf scaled(vf x, vf absmax, vf inverse, bool divide)
 {
     return divide ? vf_div(x, absmax) : vf_mul(x, inverse);
 }
-
-/* The largest magnitude; +0.0 where all are zero. */
-static inline float largest_of(range r) { return r.hi >= -r.lo ? r.hi : -r.lo; }
 
 #endif

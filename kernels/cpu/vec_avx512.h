@@ -36,6 +36,7 @@ static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
+static inline vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
@@ -121,16 +122,18 @@ static inline __m256i f16_words(vf a)
 static inline __m256i f16_words(vf a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 #endif
 
+/* bf16 in the upper words, below it anything. Not by vcvtneps2bf16, which flushes subnormals. */
+static inline __m512i bf16_uppers(vf a)
+{
+    const __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+    return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+}
+
 static inline __m256i half_words(vf a, fb_dtype t)
 {
     if (t == FB_F16) return f16_words(a);
-    /* not vcvtneps2bf16, which flushes subnormals */
-    __m512i u = _mm512_castps_si512(a), high = _mm512_srli_epi32(u, 16);
-    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-    __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
-    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-    r = _mm512_mask_or_epi32(r, nan, high, _mm512_set1_epi32(0x40));
-    return _mm512_cvtepi32_epi16(r);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_uppers(a), 16));
 }
 
 static inline void vf_store_as(void *p, fb_dtype t, int64_t i, vf a)
@@ -197,26 +200,32 @@ typedef struct lut16 {
 
 static inline lut16 lut16_make(const float values[FB_CODES], float absmax, fb_dtype t)
 {
-    return (lut16){_mm512_broadcast_i64x4(half_words(vf_mul(vf_load(values), vf_set1(absmax)), t))};
+    const vf v = vf_mul(vf_load(values), vf_set1(absmax));
+    if (t == FB_F16) return (lut16){_mm512_broadcast_i64x4(f16_words(v))};
+    const __m512i uppers = _mm512_broadcast_i64x4(_mm256_setr_epi32(0x00030001, 0x00070005, 0x000b0009, 0x000f000d, //
+                                                                    0x00130011, 0x00170015, 0x001b0019, 0x001f001d));
+    return (lut16){_mm512_permutexvar_epi16(uppers, bf16_uppers(v))};
 }
 
-/* 32 values to memory; `stream` past the caches (out is then aligned to a vector). */
+/* 32 values to memory; `stream` past the caches (out is then aligned to a vector). Each byte becomes two words, the first shifted. */
 static inline void decode32_16(const lut16 *l, const uint8_t *codes, uint16_t *out, bool stream)
 {
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
-    __m512i index = _mm512_or_si512(_mm512_srli_epi32(b, 4), _mm512_slli_epi32(b, 16));
-    __m512i values = _mm512_permutexvar_epi16(index, l->words);
+    const __m512i order = _mm512_setr_epi32(0x00000000, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505, 0x06060606, 0x07070707, //
+                                            0x08080808, 0x09090909, 0x0a0a0a0a, 0x0b0b0b0b, 0x0c0c0c0c, 0x0d0d0d0d, 0x0e0e0e0e, 0x0f0f0f0f);
+    const __m512i b = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)codes)), order);
+    const __m512i values = _mm512_permutexvar_epi16(_mm512_srlv_epi16(b, _mm512_set1_epi32(4)), l->words);
     if (stream) _mm512_stream_si512((__m512i *)out, values);
     else _mm512_storeu_si512(out, values);
 }
 
 /* ---- values to 4-bit codes --------------------------------------------------------------- */
 
-/* How many of 15 (NF4) or 7 (FP4) ascending thresholds lie strictly below y, by halving.
- * A NaN is above nothing: count 0. */
+/* How many of 15 (NF4) or 7 (FP4) ascending thresholds lie strictly below y. Neighbours are more than 1/15 apart, so among
+ * the y that round(15 y) sends to one place there is one at most: a look-up says which, another how many lie below it. A NaN
+ * is above nothing, and its low bits are 0: count 0. */
 typedef struct finder {
-    vf top, second[2], third, fourth;
-    vi fp4_code;
+    vf limit[2];  /* places 0 ... 31: round(15 y) + 15; FP4: 0 ... 15, round(15 |y|) */
+    vi below[2];  /* its rank; FP4: the codes below and above it */
 } finder;
 
 static inline finder finder_make(fb_format format)
@@ -225,48 +234,42 @@ static inline finder finder_make(fb_format format)
     memset(&f, 0, sizeof f);
     if (format != FB_NF4 && format != FB_FP4) return f;
     const uint32_t *t = format == FB_NF4 ? fb_nf4_threshold_bits : fb_fp4_threshold_bits;
-    const int step = format == FB_NF4 ? 2 : 1; /* the first three levels of 15 are those of the odd ones */
-    const int first = step - 1;
-    uint32_t third[16] = {0}, fourth[16] = {0}, code[16] = {0};
-    for (int n = 0; n < 4; n++) third[n] = t[first + step * 2 * n];
-    for (int n = 0; n < 8; n++) {
-        if (format == FB_NF4) fourth[n] = t[2 * n];
-        else code[n] = fb_fp4_rank_to_code[n];
+    const int count = format == FB_NF4 ? 15 : 7, origin = format == FB_NF4 ? 15 : 0;
+    float limit[32];
+    int32_t below[32];
+    for (int i = 0, n = 0; i < 32; i++) {
+        const float edge = ((float)(i - origin) - 0.5f) / 15 - 1e-6f; /* the least y sent there, and a little less */
+        while (n < count && fb_bits_to_float(t[n]) < edge) n++;
+        limit[i] = n < count ? fb_bits_to_float(t[n]) : INFINITY;
+        below[i] = n;
     }
-    f.top = vf_set1(fb_bits_to_float(t[first + step * 3]));
-    f.second[0] = vf_set1(fb_bits_to_float(t[first + step * 1]));
-    f.second[1] = vf_set1(fb_bits_to_float(t[first + step * 5]));
-    f.third = _mm512_castsi512_ps(_mm512_loadu_si512(third));
-    f.fourth = _mm512_castsi512_ps(_mm512_loadu_si512(fourth));
-    f.fp4_code = _mm512_loadu_si512(code);
+    for (int i = 0; i < 16 && format == FB_FP4; i++) {
+        const int n = below[i];
+        below[i] = fb_fp4_rank_to_code[n];
+        below[16 + i] = fb_fp4_rank_to_code[n < count ? n + 1 : n];
+    }
+    for (int h = 0; h < 2; h++) {
+        f.limit[h] = vf_load(limit + 16 * h);
+        f.below[h] = _mm512_loadu_si512(below + 16 * h);
+    }
     return f;
 }
 
 static inline __mmask16 above(vf y, vf t) { return _mm512_cmp_ps_mask(y, t, _CMP_GT_OQ); }
-/* 2 n + (1 where above) */
-static inline vi count_on(vi n, __mmask16 above)
-{
-    n = _mm512_add_epi32(n, n);
-    return _mm512_mask_add_epi32(n, above, n, _mm512_set1_epi32(1));
-}
-
-static inline vi find3(const finder *f, vf y)
-{
-    __mmask16 top = above(y, f->top);
-    vi n = count_on(_mm512_setzero_si512(), top);
-    n = count_on(n, above(y, _mm512_mask_blend_ps(top, f->second[0], f->second[1])));
-    return count_on(n, above(y, _mm512_permutexvar_ps(n, f->third)));
-}
 
 static inline vi find_nf4(const finder *f, vf y)
 {
-    vi n = find3(f, y);
-    return count_on(n, above(y, _mm512_permutexvar_ps(n, f->fourth)));
+    const vi place = _mm512_castps_si512(vf_fma(y, vf_set1(15), vf_set1(0x1.8p23f + 15))); /* in the low bits */
+    const vi n = _mm512_permutex2var_epi32(f->below[0], place, f->below[1]);
+    return _mm512_mask_add_epi32(n, above(y, _mm512_permutex2var_ps(f->limit[0], place, f->limit[1])), n, _mm512_set1_epi32(1));
 }
 
 static inline vi find_fp4(const finder *f, vf x, vf y)
 {
-    vi code = _mm512_permutexvar_epi32(find3(f, _mm512_abs_ps(y)), f->fp4_code);
+    y = _mm512_abs_ps(y);
+    const vi place = _mm512_castps_si512(vf_fma(y, vf_set1(15), vf_set1(0x1.8p23f)));
+    vi code = _mm512_permutexvar_epi32(place, f->below[0]);
+    code = _mm512_mask_permutexvar_epi32(code, above(y, _mm512_permutexvar_ps(place, f->limit[0])), place, f->below[1]);
     return _mm512_mask_or_epi32(code, _mm512_cmp_ps_mask(x, vf_zero(), _CMP_LT_OQ), code, _mm512_set1_epi32(8));
 }
 
@@ -282,13 +285,12 @@ static inline vi vi_clamp(vi a, int lo, int hi)
     return _mm512_min_epi32(_mm512_max_epi32(a, _mm512_set1_epi32(lo)), _mm512_set1_epi32(hi));
 }
 
-/* 32 codes in dwords to 16 bytes of nibbles: dword pairs (even, odd) are qwords. */
+/* 32 codes in dwords to 16 bytes of nibbles. A lane of the packed words has four of c[0], then four of c[1]. */
 static inline void pack32(const vi c[GV], uint8_t *out)
 {
-    for (int v = 0; v < GV; v++) {
-        __m512i pairs = _mm512_or_si512(_mm512_slli_epi64(c[v], 4), _mm512_srli_epi64(c[v], 32));
-        _mm_storel_epi64((__m128i *)(out + 8 * v), _mm512_cvtepi64_epi8(pairs));
-    }
+    const __m512i pairs = _mm512_madd_epi16(_mm512_packus_epi32(c[0], c[1]), _mm512_set1_epi32(0x00010010)); /* even * 16 + odd */
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    _mm_storeu_si128((__m128i *)out, _mm_shuffle_epi8(_mm512_cvtepi32_epi8(pairs), order));
 }
 
 /* ---- counters: a 32-bit word in each 64-bit lane, what is above it counts for nothing ---------- */

@@ -52,6 +52,7 @@ static inline vf vf_sqrt(vf a)
 
 static inline vi vi_select(vi mask, vi a, vi b) { return (mask & a) | (~mask & b); }
 static inline vf vf_select(vi mask, vf a, vf b) { return (vf)vi_select(mask, (vi)a, (vi)b); }
+static inline vf vf_abs(vf a) { return (vf)((vi)a & vi_set1(0x7fffffff)); }
 /* b where either is NaN */
 static inline vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
 static inline vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }

@@ -2,6 +2,7 @@
 #include "cpu.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 /* The code of x in a block whose largest magnitude is absmax: the rules of reference/quantize.c. FP4: the rank of |x|. */
 static int code_of(fb_format format, float x, float absmax)
@@ -22,39 +23,55 @@ static int code_of(fb_format format, float x, float absmax)
 /* The code of the word that e stands for: base + e, or for a negative e, base - e and a sign. */
 static int code_at(fb_format format, unsigned largest, int e)
 {
-    const unsigned base = largest - (unsigned)cpu_word_range(format), d = (unsigned)(e < 0 ? -e : e);
-    const unsigned magnitude = base + d < largest ? base + d : largest; /* beyond it no word is asked for */
+    const unsigned magnitude = largest - (unsigned)cpu_word_range(format) + (unsigned)abs(e);
     return code_of(format, fb_bf16_to_float((uint16_t)(magnitude | (e < 0 ? 0x8000u : 0))), fb_bf16_to_float((uint16_t)largest));
 }
 
-static void step_init(uint16_t step[CPU_WORD_STEPS], fb_format format, unsigned largest)
+/* limit[j]: the largest e whose code is no more than j. */
+static void limits_init(int limit[FB_CODES - 1], fb_format format, unsigned largest)
 {
-    const int width = 1 << cpu_word_shift(format);
-    for (int i = 0; i < CPU_WORD_STEPS; i++) {
-        const int first = (format != FB_FP4 && i >= CPU_WORD_STEPS / 2 ? i - CPU_WORD_STEPS : i) * width;
-        const int code = code_at(format, largest, first);
-        int same = width; /* the first place of another code, by halving */
-        if (code_at(format, largest, first + width - 1) != code)
-            for (int low = 0, high = width - 1; same = high, high - low > 1;) {
-                const int middle = (low + high) / 2;
-                if (code_at(format, largest, first + middle) == code) low = middle;
-                else high = middle;
-            }
-        step[i] = (uint16_t)(code * width + width - same - first + cpu_word_origin(format));
+    const int range = cpu_word_range(format), least = format == FB_FP4 ? 0 : -range;
+    for (int j = 0; j < FB_CODES - 1; j++) {
+        int low = least, high = range; /* by halving: code of low <= j < code of high */
+        if (code_at(format, largest, low) > j) high = low = INT16_MIN;
+        else if (code_at(format, largest, high) <= j) high = low = INT16_MAX;
+        while (high - low > 1) {
+            const int middle = low + (high - low) / 2;
+            if (code_at(format, largest, middle) <= j) low = middle;
+            else high = middle;
+        }
+        limit[j] = low;
     }
 }
 
 /* A block of zeros asks for e = 0 only. */
-static void zero_init(uint16_t step[CPU_WORD_STEPS], fb_format format)
+static void zero_limits(int limit[FB_CODES - 1], fb_format format)
 {
-    const int code = format == FB_INT4 ? FB_INT4_ZERO : 0;
-    for (int i = 0; i < CPU_WORD_STEPS; i++) step[i] = (uint16_t)((code << cpu_word_shift(format)) + cpu_word_origin(format));
+    for (int j = 0; j < FB_CODES - 1; j++) limit[j] = format == FB_INT4 && j < FB_INT4_ZERO ? INT16_MIN : INT16_MAX;
+}
+
+static void step_init(uint16_t step[CPU_WORD_STEPS], fb_format format, const int limit[FB_CODES - 1])
+{
+    const int width = 1 << cpu_word_shift(format);
+    for (int i = 0; i < CPU_WORD_STEPS; i++) {
+        const int first = (format != FB_FP4 && i >= CPU_WORD_STEPS / 2 ? i - CPU_WORD_STEPS : i) * width;
+        int code = 0;
+        while (code < FB_CODES - 1 && limit[code] < first) code++;
+        const int same = code < FB_CODES - 1 && limit[code] - first < width ? limit[code] - first + 1 : width; /* places of that code */
+        step[i] = (uint16_t)(code * width + width - same - first + cpu_word_origin(format));
+    }
 }
 
 static void words_init(cpu_words *w, fb_format format)
 {
-    for (unsigned m = 0; m < CPU_WORD_ZERO; m++) step_init(w->step[m], format, 0x3f80 + m);
-    zero_init(w->step[CPU_WORD_ZERO], format);
+    for (unsigned m = 0; m <= CPU_WORD_ZERO; m++) {
+        int limit[FB_CODES - 1];
+        if (m == CPU_WORD_ZERO) zero_limits(limit, format);
+        else limits_init(limit, format, 0x3f80 + m);
+        step_init(w->step[m], format, limit);
+        for (int j = 0; j < FB_CODES - 1; j++) w->limit[m][j % 2 * 8 + j / 2] = (int16_t)limit[j];
+        w->limit[m][FB_CODES - 1] = INT16_MAX;
+    }
 }
 
 static cpu_words tables[FB_INT4 + 1];
