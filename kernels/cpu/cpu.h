@@ -12,7 +12,8 @@
  *     decode.h             weights of any span of a matrix, in fp32
  *     words.c, words_*.h   codes of bf16 by its bits: tables and vocabulary; quantize_words.h is the operation on them
  *     microkernel.h        the register tile both products end in
- *     pairs.h              both products on units that multiply pairs of bf16: vec_avx512bf16.h, vec_amx.h
+ *     pairs.h              both products on units that multiply pairs of bf16: vec_avx512bf16.h, vec_amx.h;
+ *                          pairs_tables.h, pairs_columns.h: weights for them, straight from codes
  *     *_kernel.h           the operations
  *
  * Threads: OpenMP. Each output is made by one thread in an order that does not
@@ -76,7 +77,14 @@ bool cpu_amx_usable(void); /* asks the operating system for tile registers, too 
 
 /* What bf16 units take, of bf16 activations: gemm from one row on where rows of W are whole steps of 128 (gemm_pairs_few.h),
  * else from the rows on that pay for a panel. FB_BATCH_INVARIANT: panels at any M, as a row's bits must not depend on the others. */
-enum { CPU_PAIRS_FROM = 8, CPU_PAIRS_DX_FROM = 32, CPU_PAIRS_FEW = 64, CPU_PAIRS_STEP = 128 };
+enum {
+    CPU_PAIRS_STEP = 128,
+    CPU_PAIRS_FROM = 8,
+    CPU_PAIRS_FEW = 64,          /* gemm: to so many rows */
+    CPU_PAIRS_DX_FROM = 32,
+    CPU_PAIRS_DX_FROM_STEPS = 5, /* where rows of W are whole steps */
+    CPU_PAIRS_DX_FEW = 4         /* gemm_dx: to so many (gemm_dx_pairs_few.h) */
+};
 static inline bool cpu_takes_few_pairs(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
     return t == FB_BF16 && m <= CPU_PAIRS_FEW && w->cols > 0 && w->cols % CPU_PAIRS_STEP == 0 &&
@@ -86,9 +94,14 @@ static inline bool cpu_takes_pairs(const fb_context *ctx, int64_t m, fb_dtype t)
 {
     return t == FB_BF16 && (m >= CPU_PAIRS_FROM || ctx->flags & FB_BATCH_INVARIANT);
 }
-static inline bool cpu_dx_takes_pairs(const fb_context *ctx, int64_t m, fb_dtype t)
+static inline bool cpu_dx_takes_few_pairs(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    return t == FB_BF16 && (m >= CPU_PAIRS_DX_FROM || ctx->flags & FB_BATCH_INVARIANT);
+    return t == FB_BF16 && m > 0 && m <= CPU_PAIRS_DX_FEW && w->cols > 0 && w->cols % CPU_PAIRS_STEP == 0 && !(ctx->flags & FB_BATCH_INVARIANT);
+}
+static inline bool cpu_dx_takes_pairs(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    const int64_t from = w->cols % CPU_PAIRS_STEP ? CPU_PAIRS_DX_FROM : CPU_PAIRS_DX_FROM_STEPS;
+    return t == FB_BF16 && (m >= from || ctx->flags & FB_BATCH_INVARIANT);
 }
 
 /* ---- 8-bit search tables, built once by fb_cpu_ops (blockwise8.c) ------------------- */

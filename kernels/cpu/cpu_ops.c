@@ -25,8 +25,7 @@ static fb_weights paired(const fb_context *ctx, const fb_matrix *w, int64_t m, f
 }
 static fb_weights paired_dx(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    (void)w;
-    return cpu_dx_takes_pairs(ctx, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
+    return cpu_dx_takes_pairs(ctx, w, m, t) || cpu_dx_takes_few_pairs(ctx, w, m, t) ? FB_WEIGHTS_FLUSHED : FB_WEIGHTS_EXACT;
 }
 
 #define WORKSPACE(isa)                                                                                         \

@@ -44,7 +44,7 @@ size_t ISA(cpu_gemm_workspace)(const fb_context *ctx, const fb_matrix *w, int64_
         return few_workspace(&few);
     }
     if (!cpu_takes_pairs(ctx, m, t)) return cpu_gemm_workspace_avx512(ctx, w, m, t);
-    const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows);
+    const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows, TILE_COLS);
     return pairs_workspace(&s);
 }
 
@@ -59,7 +59,7 @@ fb_status ISA(cpu_gemm)(fb_context *ctx, const fb_matrix *w, int64_t m, const vo
         gemm_few(ctx, w, &d, m, x, bias, y, y_dtype);
         return FB_OK;
     }
-    const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows);
+    const pairs_space s = pairs_space_for(ctx, m, w->cols, w->rows, TILE_COLS);
     const pairs q = {.d = &d, .cols = w->cols, .l = w->cols, .p = w->rows, .a = x, .bias = bias, .out = y, .t = y_dtype};
     pairs_run(&q, &s, ctx->workspace, m);
     return FB_OK;

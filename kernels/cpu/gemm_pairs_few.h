@@ -28,9 +28,9 @@
 #ifndef FOURBIT_CPU_GEMM_PAIRS_FEW_H
 #define FOURBIT_CPU_GEMM_PAIRS_FEW_H
 
+#include "pairs_tables.h"
+
 enum {
-    FEW_STEP = CPU_PAIRS_STEP,  /* of k */
-    FEW_QUARTER = FEW_STEP / 4,
     FEW_TILE = 6,               /* most rows of x at a time */
     FEW_ROWS = 4,               /* of W at a time */
     FEW_DIRECT = 10,            /* most rows of x whose weights are decoded in registers, for */
@@ -65,47 +65,9 @@ static inline int64_t tile_begin(int64_t m, int64_t t) { return t * m / tile_cou
 
 /* ---- W ---------------------------------------------------------------------------------- */
 
-/* absmax of blocks first ... first+count-1: where it lies, or decoded, sixteen at a time. One by one as weights ask for
- * them a fifth of the time at M = 1 was this. */
-static inline const float *few_scales(const decoder *d, int64_t first, int64_t count, float *decoded)
-{
-    const cpu_scales *s = &d->scales;
-    if (s->absmax) return s->absmax + first;
-    for (int64_t i = 0; i < count;) {
-        const int64_t block = first + i, stop = cpu_min(count, (block / FB_NESTED_BLOCK + 1) * FB_NESTED_BLOCK - first);
-        const vf nested = vf_set1(s->nested[block / FB_NESTED_BLOCK]), offset = vf_set1(s->offset);
-        for (; stop - i >= VF; i += VF) vf_store(decoded + i, vf_add(vf_mul(vf_gather(s->map, s->codes + first + i), nested), offset));
-        for (; i < stop; i++) decoded[i] = cpu_absmax(s, first + i);
-    }
-    return decoded;
-}
-
-/* A stretch of a row, from element `at` on. */
-typedef struct few_source {
-    const uint8_t *codes, *zero_points; /* of the stretch; of its blocks, or NULL */
-    const float *scales;
-    int64_t inside; /* elements of its first block before it: blocks of 128 and more */
-} few_source;
-
-static inline few_source few_open(const decoder *d, int64_t at, int64_t depth, float *decoded)
-{
-    const int64_t first = at >> d->shift, last = (at + depth - 1) >> d->shift;
-    return (few_source){.codes = d->codes + at / 2,
-                        .zero_points = d->zero_points ? d->zero_points + first : NULL,
-                        .scales = few_scales(d, first, last - first + 1, decoded),
-                        .inside = at - (first << d->shift)};
-}
-
 typedef struct few_tables {
     __m512i of[2]; /* the second: four blocks in a step */
 } few_tables;
-
-static inline vf few_values(const few_source *s, vf values, int64_t block)
-{
-    if (s->zero_points) values = vf_sub(values, vf_set1((float)s->zero_points[block]));
-    return vf_mul(values, vf_set1(s->scales[block]));
-}
-static inline __m512i few_table(vf low, vf high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
 /* blocks: in a step, as in all that follows; a constant. */
 ALWAYS_INLINE few_tables few_tables_at(const int blocks, int shift, const few_source *s, vf values, int64_t k)
@@ -137,13 +99,6 @@ ALWAYS_INLINE vf few_decode(const int blocks, const few_tables *t, const uint8_t
     return _mm512_castsi512_ps(blocks == 4 ? _mm512_permutex2var_epi16(t->of[0], index, t->of[1])
                                            : _mm512_permutexvar_epi16(index, t->of[0]));
 }
-
-/* sum + both products of each pair */
-static inline vf few_add(vf sum, vf w, vf x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
-static inline vf few_load(const uint16_t *x) { return _mm512_castsi512_ps(_mm512_loadu_si512(x)); }
-
-/* Ask for what lies so far on; it need not be there. */
-ALWAYS_INLINE void few_ask(const uint8_t *codes, int64_t far) { _mm_prefetch((const char *)((uintptr_t)codes + (uintptr_t)far), _MM_HINT_T0); }
 
 ALWAYS_INLINE void few_ask_scales(const decoder *d, int64_t at, int64_t depth)
 {
@@ -251,9 +206,6 @@ static const int few_together[FEW_DIRECT_TILE] = {1, 2, 4, 4, 4}; /* rows of W a
 static few_function *const few_functions[3][FEW_DIRECT_TILE] = {{few_1_1, few_1_2, few_1_3, few_1_4, few_1_5},
                                                            {few_2_1, few_2_2, few_2_3, few_2_4, few_2_5},
                                                            {few_4_1, few_4_2, few_4_3, few_4_4, few_4_5}};
-
-/* Index of these: blocks in a step are 1 << it. */
-static inline int few_kind(const decoder *d) { return d->shift >= 7 ? 0 : 7 - d->shift; }
 
 /* c[j][i] = row row+i of W, count of them, times row j of x, m of them. */
 static void few_direct(const decoder *d, int64_t row, int64_t count, int64_t cols, const uint16_t *x, int64_t m, float c[][FEW_CHUNK])

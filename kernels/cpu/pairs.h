@@ -110,6 +110,8 @@ static void pack_columns(const decoder *d, int64_t cols, int64_t l, int64_t dept
     }
 }
 
+#include "pairs_columns.h"
+
 /* ---- workspace ------------------------------------------------------------------------- */
 
 typedef struct pairs_space {
@@ -119,10 +121,11 @@ typedef struct pairs_space {
     int threads;
 } pairs_space;
 
-static pairs_space pairs_space_for(const fb_context *ctx, int64_t m, int64_t l, int64_t p)
+/* unit: columns that a thread's are whole multiples of */
+static pairs_space pairs_space_for(const fb_context *ctx, int64_t m, int64_t l, int64_t p, int64_t unit)
 {
-    const int64_t share = cpu_round_up(fb_ceil_div(p, 2 * cpu_max_threads(ctx)), TILE_COLS);
-    const int64_t width = cpu_min(WIDTH, share < TILE_COLS ? TILE_COLS : share);
+    const int64_t share = cpu_round_up(fb_ceil_div(p, 2 * cpu_max_threads(ctx)), unit);
+    const int64_t width = cpu_min(WIDTH, share < unit ? unit : share);
     const int64_t stride = cpu_round_up(l, STEP) + STEP, rows = cpu_round_up(cpu_min(m, ROWS), 16);
     return (pairs_space){.stride = stride,
                          .width = width,
@@ -139,6 +142,7 @@ typedef struct pairs {
     const decoder *d;
     int64_t cols, l, p; /* of W; contracted; columns of the output */
     bool dx;
+    bool steps; /* dx, rows of W whole steps: columns in the order of pairs_columns.h until they are written */
     const void *a, *bias; /* bf16 */
     void *out;
     fb_dtype t;
@@ -155,7 +159,8 @@ static void pairs_columns(const pairs *q, const pairs_space *s, int64_t m, const
         const int64_t depth = cpu_min(DEPTH, q->l - l), pairs = cpu_round_up(depth, STEP) / 2;
         for (int64_t j = 0; j < count; j += unit) {
             const int64_t n = cpu_min(unit, count - j);
-            (q->dx ? pack_columns : pack_rows)(q->d, q->cols, l, depth, p + j, n, (uint16_t *)private, panel);
+            if (q->steps) pack_steps(q->d, q->cols, l, depth, pairs, p + j, AHEAD, panel);
+            else (q->dx ? pack_columns : pack_rows)(q->d, q->cols, l, depth, p + j, n, (uint16_t *)private, panel);
             for (int64_t i = 0; i < n; i += TILE_COLS)
                 pairs_product(m, n - i > VF ? 2 : 1, (const float *)(a + l), s->stride / 2, panel + i * pairs, TILE_COLS, pairs,
                               l == 0, c + j + i, stride);
@@ -172,6 +177,7 @@ static void pairs_write(const pairs *q, const float *c, int64_t first, int64_t r
     for (int64_t i = 0; i < rows; i++) {
         const int64_t at = (first + i) * q->p + p;
         memcpy(line, c + i * WIDTH, (size_t)count * sizeof *line);
+        if (q->steps) dx_restore(line, count);
         if (q->accumulate) to_float(q->out, q->t, at, count, before);
         for (int64_t j = 0; j < count; j++) line[j] += q->accumulate ? before[j] : bias[j];
         from_float(line, count, q->out, q->t, at);
@@ -180,7 +186,7 @@ static void pairs_write(const pairs *q, const float *c, int64_t first, int64_t r
 
 static void pairs_run(const pairs *q, const pairs_space *s, float *space, int64_t m)
 {
-    const bool direct = q->t == FB_F32 && !q->bias && !q->accumulate && q->p % VF == 0;
+    const bool direct = q->t == FB_F32 && !q->bias && !q->accumulate && !q->steps && q->p % VF == 0;
     uint16_t *a = (uint16_t *)space;
     for (int64_t first = 0; first < m; first += ROWS) {
         const int64_t rows = cpu_min(ROWS, m - first);
