@@ -13,7 +13,8 @@
  *   AVX-512 (two cores of a Zen 5, 8192 x 8192, both versions in turns, a machine that reads 57 to 105 GB/s as its neighbours
  *   let it): 14.9 ms; from fp32 16.9, from fp16 14.7. AVX2 17.1
  *   2  bf16 to NF4, FP4, INT4 by the bits of its words (quantize_words.h): AVX-512 4.8 ms, AVX2 7.3. In turns of 512 K weights,
- *      not 32 K (cpu_chunk), and from the end on: a tenth of it. Reading the same bytes twice and writing as many takes 4.1; 1.8 is
+ *      not 32 K (cpu_chunk): a tenth of it. Turns from the end on, which may find the last 16 MB read in a cache, are not settled: one
+ *      thread beside other work was 6 to 10 % faster from the beginning on. Reading the same bytes twice and writing as many takes 4.1; 1.8 is
  *      the search for NaN. What is left: instructions and waiting for memory overlap only in part
  *      (in cache 0.16 cycles a weight of a core, which alone is 1.3 ms; the second reading alone 2.1; both 3.1)
  *   3  AVX-512 from fp32 and fp16: a look-up and one comparison for the binary search (vec_avx512.h), the largest magnitude
