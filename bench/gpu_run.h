@@ -37,9 +37,9 @@ void gpu_provenance(json_t *context, device *d, const cublas *b, nvml *n, const 
 /* Copy bandwidth (read + written) and the bf16 product of 8192^3 by cuBLAS (b NULL: none), on random data, the best of a few
  * samples; keeps the larger of what was known. False: no memory, or the device failed; why says. */
 bool gpu_ceilings(ceilings *c, device *d, cublas *b, char why[TIMING_WHY]);
-/* How far above the roof a point is. A read alone is faster than a copy (on an H200 by up to 12 %), hence more slack
- * than on a CPU. cached: hot, and it all fits into the L2: no bandwidth is known for that. */
+/* How far above the roof a point is: the faster of copying and reading alone (an H200's reads are up to 12 % faster). Timers and
+ * ceilings have noise. cached: hot, and it all fits into the L2: no bandwidth is known for that. */
 double gpu_excess(const ceilings *c, const work_cost *cost, double seconds, bool cached);
-#define GPU_SLACK 1.2
+#define GPU_SLACK 1.1
 
 #endif

@@ -201,6 +201,45 @@ static void test_excess(void)
     CU_ASSERT_DOUBLE_EQUAL(gpu_excess(&c, &bytes, 1e-3, false), 1, 1e-9);
     CU_ASSERT_DOUBLE_EQUAL(gpu_excess(&c, &bytes, 1e-3, true), 0, 0);
     CU_ASSERT_DOUBLE_EQUAL(gpu_excess(&c, &flops, 5e-4, true), 2, 1e-9);
+    c.read_bw = 2e12; /* reading is faster than copying: the roof is what can be, whatever the row does */
+    CU_ASSERT_DOUBLE_EQUAL(gpu_excess(&c, &bytes, 1e-3, false), 0.5, 1e-9);
+}
+
+/* Rates in bytes a second of a memcpy, of a kernel's copy and reading; 0: there is no such kernel. */
+static double memcpy_rate, kernel_rate, read_rate;
+static int moves[3], moves_recorded;
+static bool move_for(int which, double seconds) { return moves[which]++, moves_recorded += fake.recording, fake.clock += seconds, true; }
+static bool rated_copy(device *d, void *to, const void *from, size_t n) { return (void)d, (void)to, (void)from, move_for(0, 2 * (double)n / memcpy_rate); }
+static bool rated_kernel(device *d, void *to, const void *from, size_t n) { return (void)d, (void)to, (void)from, move_for(1, 2 * (double)n / kernel_rate); }
+static bool rated_read(device *d, const void *from, size_t n) { return (void)d, (void)from, move_for(2, (double)n / read_rate); }
+
+static void test_ceilings(void)
+{
+    const struct { double memcpy_rate, kernel_rate, read_rate, copy, read; const char *by; } expected[] = {
+        {2.7e12, 4.3e12, 4.6e12, 4.3e12, 4.6e12, "a kernel of 16 bytes a lane"}, /* the memcpy was a copy engine's */
+        {4.4e12, 4.3e12, 4.2e12, 4.4e12, 4.2e12, "cudaMemcpyAsync"},
+        {4.4e12, 0, 0, 4.4e12, 0, "cudaMemcpyAsync"}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        device *d = open_fake(30000, 1 << 30);
+        ceilings c = {0};
+        char why[TIMING_WHY] = "";
+        memcpy_rate = expected[i].memcpy_rate, kernel_rate = expected[i].kernel_rate, read_rate = expected[i].read_rate;
+        memset(moves, 0, sizeof moves), moves_recorded = 0;
+        d->copy = rated_copy, d->copy_by_kernel = kernel_rate > 0 ? rated_kernel : NULL, d->read_by_kernel = read_rate > 0 ? rated_read : NULL;
+        CU_ASSERT_TRUE(gpu_ceilings(&c, d, NULL, why));
+        CU_ASSERT_DOUBLE_EQUAL(c.copy_bw, expected[i].copy, 1e6);
+        CU_ASSERT_DOUBLE_EQUAL(c.read_bw, expected[i].read, 1e6);
+        CU_ASSERT(c.copy_by && strstr(c.copy_by, expected[i].by) != NULL);
+        CU_ASSERT(moves[0] > 0 && (moves[1] > 0) == (kernel_rate > 0) && (moves[2] > 0) == (read_rate > 0));
+        CU_ASSERT_EQUAL(moves_recorded, 0);
+        const char *best = c.copy_by;
+        memcpy_rate /= 2, kernel_rate /= 2; /* a busy round hides no ceiling */
+        CU_ASSERT_TRUE(gpu_ceilings(&c, d, NULL, why));
+        CU_ASSERT_DOUBLE_EQUAL(c.copy_bw, expected[i].copy, 1e6);
+        CU_ASSERT_PTR_EQUAL(c.copy_by, best);
+        CU_ASSERT_EQUAL(fake.live, 0);
+        d->close(d);
+    }
 }
 
 /* ---- NVML ------------------------------------------------------------------------------------------------------------------ */
@@ -576,7 +615,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("gpu harness", NULL, NULL);
     struct { const char *name; CU_TestFunc test; } tests[] = {
         {"sets", test_sets}, {"samples", test_samples}, {"failing calls", test_failing_calls}, {"excess", test_excess}, {"NVML", test_nvml},
-        {"peer tolerance", test_peer_tolerance}, {"peer tolerance, LoRA", test_peer_tolerance_lora}, {"peer does", test_peer_does}, {"run", test_run}, {"run in executor", test_run_in_executor},
+        {"peer tolerance", test_peer_tolerance}, {"peer tolerance, LoRA", test_peer_tolerance_lora}, {"peer does", test_peer_does}, {"ceilings", test_ceilings}, {"run", test_run}, {"run in executor", test_run_in_executor},
         {"wrong results", test_wrong_results}, {"no device", test_no_device}, {"interrupted", test_interrupted},
         {"clocks in rows", test_clocks_in_rows}, {"peers in run", test_peers_in_run}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

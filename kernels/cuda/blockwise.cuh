@@ -10,13 +10,15 @@
  *                               all lanes of B/(32 V) loads  B <= 1024
  *                               B/1024 warps                 B = 2048, 4096
  *
- * All its loads are in flight before the first is waited for. Block sizes are a run-time number: only the number of
- * shuffles depends on it.
+ * Block sizes are a run-time number: only the number of
+ * shuffles depends on it. What is computed once a block (a scale, its reciprocal) is computed by one lane of each four or
+ * eight, which takes one load each, and fetched from there.
  */
 #ifndef FB_BLOCKWISE_CUH
 #define FB_BLOCKWISE_CUH
 
 #include "elements.cuh"
+#include "ptx.cuh"
 
 static constexpr int FB_TILE = 1024, FB_TILE_WARPS = 8, FB_TILE_THREADS = 256;
 
@@ -29,69 +31,140 @@ template <class T> static __device__ __forceinline__ int64_t fb_tile_index(int64
     return begin + (j * FB_WARP + lane) * fb_tile<T>::V;
 }
 
-template <class T, int L>
-static __device__ __forceinline__ void fb_tile_load(const T *src, int64_t begin, int64_t n, bool wide, uint4 (&raw)[L])
+/* How many elements the tile has: asked once, so that what follows counts in 32 bits. */
+static __device__ __forceinline__ int fb_tile_valid(int64_t begin, int64_t n)
 {
-    const int lane = (int)threadIdx.x % FB_WARP;
-#pragma unroll
-    for (int j = 0; j < L; j++) raw[j] = fb_load_16(src, fb_tile_index<T>(begin, j, lane), n, wide);
+    return n - begin >= FB_TILE ? FB_TILE : n > begin ? (int)(n - begin) : 0;
 }
 
-struct fb_larger {
-    __device__ __forceinline__ uint32_t operator()(uint32_t a, uint32_t b) const { return a > b ? a : b; }
+/* A warp's next tile, on its way to shared memory while the warp works at one: without, 24 warps a multiprocessor that wait for
+ * their own loads left an H200's memory idle for a quarter of the time. A lane copies and takes what is its own, so there is no
+ * barrier; what is not whole, or not aligned, is loaded when it is taken. (Two tiles ahead were slower.) */
+template <class T> struct fb_next_tile {
+    static constexpr int L = fb_tile<T>::L;
+    uint4 *pieces; /* this lane's, a warp's width apart */
+    const T *src;
+    int64_t n;
+    bool wide;
+    __device__ __forceinline__ bool whole(int64_t begin) const { return wide && n - begin >= FB_TILE; }
+    __device__ __forceinline__ void fetch(int64_t begin) const
+    {
+        if (!whole(begin)) return;
+        const uint4 *from = (const uint4 *)(src + begin) + (int)threadIdx.x % FB_WARP;
+#pragma unroll
+        for (int j = 0; j < L; j++) ptx::cp_async_16(ptx::shared_address(pieces + j * FB_WARP), from + j * FB_WARP);
+    }
+    __device__ __forceinline__ void take(int64_t begin, int valid, uint4 (&raw)[L]) const
+    {
+        ptx::cp_async_wait_all();
+        if (whole(begin)) {
+#pragma unroll
+            for (int j = 0; j < L; j++) raw[j] = pieces[j * FB_WARP];
+            return;
+        }
+#pragma unroll
+        for (int j = 0; j < L; j++) raw[j] = fb_load_16(src + begin, fb_tile_index<T>(0, j, (int)threadIdx.x % FB_WARP), valid, wide);
+    }
 };
-struct fb_less_float { /* of a range that holds 0: which zero comes out does not matter */
-    __device__ __forceinline__ float operator()(float a, float b) const { return fminf(a, b); }
-};
-struct fb_larger_float {
-    __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
-/* m[j], over the elements this lane has of load j, becomes that of the whole block. partial: 8 words of shared memory.
- * Every thread of the block comes here, or (B <= 1024) every lane of the warp. */
-template <class T, class M, int L, class Op>
-static __device__ __forceinline__ void fb_reduce_blocks(M (&m)[L], int log2_block, M *partial, Op op)
+/* Shared memory for FB_TILE_WARPS of them, and the kernel's grid: what fits on the device, and walks. */
+template <class T> static constexpr int fb_tile_pieces = FB_TILE_WARPS * fb_tile<T>::L * FB_WARP;
+template <class T> static constexpr int fb_tile_blocks = sizeof(T) == 4 ? 2 : 4; /* a multiprocessor */
+template <class T> static __device__ __forceinline__ fb_next_tile<T> fb_make_next_tile(uint4 *shared, const T *src, int64_t n, bool wide)
 {
-    const int log2_load = fb_tile<T>::log2_v + 5;
+    const int lane = (int)threadIdx.x % FB_WARP, warp = (int)threadIdx.x / FB_WARP;
+    return fb_next_tile<T>{shared + warp * fb_tile<T>::L * FB_WARP + lane, src, n, wide};
+}
+template <class T> static inline fb_grid fb_tile_grid(int64_t n)
+{
+    return fb_resident_grid(fb_ceil_div(n, FB_TILE * FB_TILE_WARPS), fb_tile_blocks<T>, FB_TILE_THREADS, 0);
+}
+
+/* ---- magnitudes: integers, in which NaN and Inf come out on top; of 16-bit types two in a word ----------------- */
+
+template <class T> struct fb_larger { /* of magnitudes, and of anything else as unsigned numbers */
+    __device__ __forceinline__ uint32_t operator()(uint32_t a, uint32_t b) const
+    {
+        return sizeof(T) == 2 ? __vmaxu2(a, b) : a > b ? a : b;
+    }
+};
+template <class T> struct fb_larger_signed {
+    __device__ __forceinline__ uint32_t operator()(uint32_t a, uint32_t b) const
+    {
+        return sizeof(T) == 2 ? __vmaxs2(a, b) : (uint32_t)((int)a > (int)b ? (int)a : (int)b);
+    }
+};
+template <class T, class Op> static __device__ __forceinline__ uint32_t fb_of_16_bytes(uint4 raw, Op op)
+{
+    return op(op(raw.x, raw.y), op(raw.z, raw.w));
+}
+template <class T> static __device__ __forceinline__ uint32_t fb_largest_magnitude(uint4 raw)
+{
+    const uint32_t magnitude = sizeof(T) == 2 ? 0x7fff7fffu : 0x7fffffffu;
+    return fb_of_16_bytes<T>(make_uint4(raw.x & magnitude, raw.y & magnitude, raw.z & magnitude, raw.w & magnitude), fb_larger<T>());
+}
+/* The larger half of a word as fp32 bits; SIGNED: the halves are signed. */
+template <class T, bool SIGNED = false> static __device__ __forceinline__ uint32_t fb_of_halves(uint32_t most)
+{
+    if (sizeof(T) == 4) return most;
+    int high = SIGNED ? (int)most >> 16 : (int)(most >> 16), low = SIGNED ? (int)(most << 16) >> 16 : (int)(most & 0xffffu);
+    return __float_as_uint(fb_half_bits_to_float((uint32_t)(high > low ? high : low) & 0xffffu, fb_element<T>::dtype));
+}
+
+/* ---- what belongs to a block: each lane has one block's, that of load fb_load_of(lane) ------------------------- */
+
+/* The lowest bits of a lane's number, reversed, or of a load's. */
+template <class T> static __device__ __forceinline__ constexpr int fb_load_of(int lane)
+{
+    return fb_tile<T>::L == 4 ? (lane & 1) << 1 | (lane >> 1 & 1) : (lane & 1) << 2 | (lane & 2) | (lane >> 2 & 1);
+}
+
+/* m[j], over the elements this lane has of load j, becomes that of the whole block that this lane's load is in. A halving
+ * at a time, lanes hand over the loads that the other half of them keeps: 2 + 1 shuffles for 4 loads and two steps, where
+ * four blocks side by side took 4 + 4. partial: 8 words of shared memory. Every thread of the block comes here, or (B <= 1024)
+ * every lane of the warp. */
+template <class T, int L, class Op>
+static __device__ __forceinline__ uint32_t fb_reduce_blocks(uint32_t (&m)[L], int log2_block, uint32_t *partial, Op op)
+{
+    const int log2_load = fb_tile<T>::log2_v + 5, lane = (int)threadIdx.x % FB_WARP;
+#pragma unroll
+    for (int half = L / 2, s = 1; half >= 1; half /= 2, s *= 2) {
+        const bool upper = lane & s;
+#pragma unroll
+        for (int j = 0; j < half; j++) {
+            uint32_t got = __shfl_xor_sync(FB_ALL_LANES, upper ? m[j] : m[j + half], s);
+            m[j] = op(upper ? m[j + half] : m[j], got);
+        }
+    }
+    uint32_t most = m[0];
     const int lanes = 1 << (log2_block < log2_load ? log2_block - fb_tile<T>::log2_v : 5);
-    for (int s = 1; s < lanes; s *= 2) {
-#pragma unroll
-        for (int j = 0; j < L; j++) m[j] = op(m[j], __shfl_xor_sync(FB_ALL_LANES, m[j], s));
-    }
-#pragma unroll
-    for (int d = 1; d < L; d *= 2) {
-        if (log2_block <= log2_load + (d > 1) + (d > 2)) break;
-#pragma unroll
-        for (int j = 0; j < L; j++)
-            if (!(j & d)) m[j] = m[j | d] = op(m[j], m[j | d]);
-    }
-    if (1 << log2_block <= FB_TILE) return;
+    for (int s = L; s < lanes; s *= 2) most = op(most, __shfl_xor_sync(FB_ALL_LANES, most, s));
+    for (int s = L / 2, b = log2_load; s >= 1 && b < log2_block; s /= 2, b++) most = op(most, __shfl_xor_sync(FB_ALL_LANES, most, s));
+    if (1 << log2_block <= FB_TILE) return most;
     const int warp = (int)threadIdx.x / FB_WARP, warps = (1 << log2_block) / FB_TILE;
     __syncthreads(); /* the tile before may still be read */
-    if (threadIdx.x % FB_WARP == 0) partial[warp] = m[0];
+    if (lane == 0) partial[warp] = most;
     __syncthreads();
-    M all = partial[warp & ~(warps - 1)];
-    for (int w = 1; w < warps; w++) all = op(all, partial[(warp & ~(warps - 1)) + w]);
-#pragma unroll
-    for (int j = 0; j < L; j++) m[j] = all;
+    for (int w = 0; w < warps; w++) most = op(most, partial[(warp & ~(warps - 1)) + w]);
+    return most;
 }
 
-/* One value a block out of values[j], the same in all lanes of a block: lane b gets the tile's block b, so that they are
- * stored side by side. The lanes that have one, whose blocks begin before n, are those for which it returns true. */
-template <class T, class M, int L>
-static __device__ __forceinline__ bool fb_gather_blocks(const M (&values)[L], int64_t begin, int64_t n, int log2_block,
-                                                        M &value, int64_t &block)
+/* Of the block that load j of this lane is in. */
+template <class T, class M> static __device__ __forceinline__ M fb_of_load(M mine, int j)
 {
-    const int lane = (int)threadIdx.x % FB_WARP, at = lane << log2_block;
-    const int from = at >> fb_tile<T>::log2_v, load = from / FB_WARP;
-    value = values[0];
-#pragma unroll
-    for (int j = 0; j < L; j++) {
-        M v = __shfl_sync(FB_ALL_LANES, values[j], from % FB_WARP);
-        if (load == j) value = v;
-    }
-    block = (begin + at) >> log2_block;
-    return at < FB_TILE && begin + at < n && (begin & (((int64_t)1 << log2_block) - 1) & ~(int64_t)(FB_TILE - 1)) == 0;
+    return __shfl_sync(FB_ALL_LANES, mine, fb_load_of<T>(j), fb_tile<T>::L);
+}
+
+/* Lane b gets what belongs to the tile's block b, so that they are stored side by side: at absmax + begin / B + lane. The lanes
+ * that have one are those for which fb_has_block is true. */
+template <class T, class M> static __device__ __forceinline__ M fb_gather_blocks(M mine, int log2_block)
+{
+    const int lane = (int)threadIdx.x % FB_WARP, from = lane << log2_block >> fb_tile<T>::log2_v;
+    return __shfl_sync(FB_ALL_LANES, mine, (from % FB_WARP & ~(fb_tile<T>::L - 1)) | fb_load_of<T>(from / FB_WARP));
+}
+static __device__ __forceinline__ bool fb_has_block(int64_t begin, int valid, int log2_block)
+{
+    const int lane = (int)threadIdx.x % FB_WARP;
+    return lane << log2_block < valid && ((unsigned)begin & ((1u << log2_block) - 1) & ~(FB_TILE - 1u)) == 0;
 }
 
 /* Lane i of every four (lane bits low and 2 low) gets word i of all four, in lane order. */

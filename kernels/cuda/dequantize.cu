@@ -1,115 +1,163 @@
 /* dequantize.cu — dst[i] = codebook[code i] * absmax[block of i], rounded once to the output type.
  *
  * Moves, per weight: 0.5 byte of codes, 4/B of absmax (or 1/B + 4/(256 B) doubly quantized) and 2 or 4 bytes of output; one
- * multiplication.  Memory-bound: at 4.3 TB/s and bf16, block 64, 4096 x 4096 takes no less than 10.0 us.
+ * multiplication.  Memory-bound: at 4.3 TB/s and bf16, block 64, 8192 x 8192 takes no less than 40.0 us.
  *
- *   v1  one launch; 16 bytes of output a lane and step, so that a warp stores whole 128-byte lines; four steps in flight;
- *       double quantization decoded on the way; look-up in a 16-entry shared table (conflict-free)
+ *   a warp's tile of 1024 weights (blockwise.cuh), loads 0 ... 3 (bf16: 8 weights, 4 bytes of codes a lane; fp32: 4 weights, 2 bytes)
  *
- *   thread t of a block of 256, steps 0 ... 3 (bf16: 8 weights, 4 bytes of codes; fp32: 4 weights, 2 bytes)
+ *      load 0   | t0 | t1 | t2 | ... | t31 |          32 * 8 weights, 16 bytes of output a lane: whole lines
+ *      load 1                               | t0 | t1 | ...
  *
- *      step 0   | t0 | t1 | t2 | ... | t255 |          256 * 8 weights
- *      step 1                                | t0 | t1 | ...
+ *   value of a code     a shuffle: lanes k and k + 16 keep value k, so that a code needs no mask
+ *   scale of a block    lane b decodes that of the tile's block b, once; shuffles hand it out
  *
- * make test runs it in the executor; FOURBIT_CUDA=gpu build/validate/test_fourbit --backend cuda --filter dequantize on a GPU.
+ * H200, bf16, block 64, 8192 x 8192:
+ *
+ *   v1  a lane decodes the scale of each of its rows; look-up in a shared table. Predicted: the copy's bandwidth. 46.1 us, 3.73
+ *       TB/s; doubly quantized 53.1, INT4 with zero points 54.3: 14.5 instructions a weight and more
+ *   v2  as above, 6 instructions a weight: 45.3 us, 3.80 TB/s; doubly quantized 45.9. Waiting for memory now: 78 % of it is stores,
+ *       writing alone reaches 4.3 TB/s, a copy of 512 MiB 4.0 to 4.2, and a launch costs a microsecond. Slower: four tiles a
+ *       warp (47.8; with zero points 47.9), a grid that walks with the next tile's codes loaded ahead (48.6); stores past L1, or
+ *       first to leave L2, change nothing
+ *
+ * make test runs it in the executor; FOURBIT_CUDA=gpu build/bin/test_fourbit_gpu --backend cuda --filter dequantize. on a GPU.
  */
+#include "blockwise.cuh"
 #include "decode.cuh"
+#include "ptx.cuh"
 
 namespace {
 
-constexpr int kThreads = 256, kSteps = 4;
+constexpr int kThreads = 256;
 
-template <class Out> struct Row; /* 16 bytes of output */
-template <> struct Row<float> {
-    static constexpr int kWeights = 4;
-    using Codes = uint16_t;
+/* Read by lane or by code: from global memory, as constant memory serves one address at a time. */
+__device__ const uint32_t codebooks[(int)FB_FORMAT_COUNT * FB_CODES] = {FB_NF4_BITS, FB_FP4_BITS, FB_INT4_BITS, FB_INT4_AFFINE_BITS};
+__device__ const uint32_t nested_map[FB_CODES8] = {FB_DYNAMIC_SIGNED_BITS};
+
+template <class Out> struct Codes { /* of 16 bytes of output */
+    using Word = uint32_t;
 };
-template <> struct Row<__nv_bfloat16> {
-    static constexpr int kWeights = 8;
-    using Codes = uint32_t;
-};
-template <> struct Row<__half> {
-    static constexpr int kWeights = 8;
-    using Codes = uint32_t;
+template <> struct Codes<float> {
+    using Word = uint16_t;
 };
 
-/* The conversions of formats.h keep a NaN's sign; the hardware's give 0x7fff.  So that a non-finite scale gives the same
- * bits everywhere, such values take the long way. */
-__device__ __forceinline__ uint32_t two(float a, float b, bool finite, __nv_bfloat16 *)
+/* fb_block_scale's and fb_block_zero's, of the tile's block `lane`. */
+struct Block {
+    float scale, zero;
+};
+__device__ __forceinline__ Block block_of(const fb_scales &s, int64_t begin, int valid, int log2_block)
 {
-    if (!finite) return fb_float_to_bf16(a) | (uint32_t)fb_float_to_bf16(b) << 16;
-    return __bfloat16_as_ushort(__float2bfloat16_rn(a)) | (uint32_t)__bfloat16_as_ushort(__float2bfloat16_rn(b)) << 16;
+    const int lane = (int)threadIdx.x % FB_WARP;
+    const int64_t block = (begin >> log2_block) + lane;
+    Block b = {0, 0};
+    if (lane << log2_block >= valid) return b;
+    if (s.zero_points) b.zero = (float)s.zero_points[block];
+    if (s.absmax) {
+        b.scale = s.absmax[block];
+        return b;
+    }
+    const unsigned code = s.absmax_codes[block];
+    const float value = s.nested_codebook ? s.nested_codebook[code] : __uint_as_float(nested_map[code]);
+    b.scale = __fadd_rn(__fmul_rn(value, s.nested_absmax[(uint64_t)block / FB_NESTED_BLOCK]), s.nested_offset[0]);
+    return b;
 }
-__device__ __forceinline__ uint32_t two(float a, float b, bool finite, __half *)
+
+/* ---- output: 16 bytes, or one element ----------------------------------------------------------------------- */
+
+/* The conversions of formats.h keep a NaN's sign; the hardware's give 0x7fff. So that a non-finite scale gives the same
+ * bits everywhere, such values take the long way. */
+template <bool FINITE> __device__ __forceinline__ uint32_t two(float a, float b, __nv_bfloat16 *)
 {
-    if (!finite) return fb_float_to_f16(a) | (uint32_t)fb_float_to_f16(b) << 16;
-    return __half_as_ushort(__float2half_rn(a)) | (uint32_t)__half_as_ushort(__float2half_rn(b)) << 16;
+    return FINITE ? ptx::cvt_rn_bf16x2(b, a) : fb_float_to_bf16(a) | (uint32_t)fb_float_to_bf16(b) << 16;
+}
+template <bool FINITE> __device__ __forceinline__ uint32_t two(float a, float b, __half *)
+{
+    return FINITE ? ptx::cvt_rn_f16x2(b, a) : fb_float_to_f16(a) | (uint32_t)fb_float_to_f16(b) << 16;
+}
+template <bool FINITE> __device__ __forceinline__ uint4 pack(const float (&v)[4], float *)
+{
+    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+}
+template <bool FINITE, class Half> __device__ __forceinline__ uint4 pack(const float (&v)[8], Half *type)
+{
+    return make_uint4(two<FINITE>(v[0], v[1], type), two<FINITE>(v[2], v[3], type), two<FINITE>(v[4], v[5], type),
+                      two<FINITE>(v[6], v[7], type));
 }
 __device__ __forceinline__ void store_one(float *dst, float v) { *dst = v; }
 __device__ __forceinline__ void store_one(__nv_bfloat16 *dst, float v) { *(uint16_t *)dst = fb_float_to_bf16(v); }
 __device__ __forceinline__ void store_one(__half *dst, float v) { *(uint16_t *)dst = fb_float_to_f16(v); }
 
-__device__ __forceinline__ uint4 pack(const float (&v)[4], bool, float *)
+/* Weights of one load. table: lanes k and k + 16 have codebook value k, so that a shuffle takes a code with any bit above it.
+ * All lanes of the warp come here. */
+template <bool ZERO, int V>
+__device__ __forceinline__ void decode(uint32_t codes, float table, const Block &mine, int block, float (&v)[V])
 {
-    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
-}
-template <class Half> __device__ __forceinline__ uint4 pack(const float (&v)[8], bool finite, Half *type)
-{
-    return make_uint4(two(v[0], v[1], finite, type), two(v[2], v[3], finite, type), two(v[4], v[5], finite, type),
-                      two(v[6], v[7], finite, type));
-}
-
-/* A row is inside one block: rows are 4 or 8 weights, blocks are 32 or more. */
-template <class Out>
-__device__ __forceinline__ void write_row(typename Row<Out>::Codes codes, float scale, float zero, const float *table,
-                                          bool finite_table, Out *dst)
-{
-    constexpr int kWeights = Row<Out>::kWeights;
-    float v[kWeights];
+    const float scale = __shfl_sync(FB_ALL_LANES, mine.scale, block), zero = ZERO ? __shfl_sync(FB_ALL_LANES, mine.zero, block) : 0;
 #pragma unroll
-    for (int j = 0; j < kWeights; j++) { /* byte j/2, high nibble first */
-        unsigned code = codes >> (8 * (j / 2) + (j % 2 ? 0 : 4)) & 15;
-        v[j] = __fmul_rn(__fsub_rn(table[code], zero), scale);
+    for (int k = 0; k < V; k++) { /* byte k/2, high nibble first */
+        v[k] = __shfl_sync(FB_ALL_LANES, table, (int)(codes >> (8 * (k / 2) + (k % 2 ? 0 : 4))));
+        if (ZERO) v[k] = __fsub_rn(v[k], zero);
+        v[k] = __fmul_rn(v[k], scale);
     }
-    bool finite = finite_table && fabsf(scale) <= 3.402823466e38f;
-    *(uint4 *)dst = pack(v, finite, (Out *)nullptr);
 }
 
-/* codes aligned to a row's codes, dst to 16 bytes.  The last, short row is written weight by weight. */
-template <class Out>
-__global__ void __launch_bounds__(kThreads)
-dequantize_rows(const uint8_t *codes, fb_scales scales, const float *codebook, int format, int log2_block, Out *dst, int64_t n)
+template <class Out, bool ZERO, bool FINITE>
+__device__ __forceinline__ void whole_tile(const typename Codes<Out>::Word (&word)[fb_tile<Out>::L], float table, const Block &mine,
+                                           int log2_block, Out *dst)
 {
-    using Codes = typename Row<Out>::Codes;
-    constexpr int kWeights = Row<Out>::kWeights;
-    FB_SHARED(float, table, [FB_CODES]);
-    fb_load_codebook(table, codebook, format);
-    __syncthreads();
-
-    const int64_t rows = n / kWeights, stride = (int64_t)gridDim.x * kThreads * kSteps;
-    for (int64_t first = (int64_t)blockIdx.x * kThreads * kSteps + threadIdx.x; first < rows; first += stride) {
-        Codes loaded[kSteps];
-        float scale[kSteps], zero[kSteps];
+    constexpr int V = fb_tile<Out>::V, L = fb_tile<Out>::L;
+    const int lane = (int)threadIdx.x % FB_WARP;
 #pragma unroll
-        for (int s = 0; s < kSteps; s++) { /* all loads first: latency is paid once */
-            int64_t row = first + s * kThreads;
-            if (row >= rows) break;
-            loaded[s] = ((const Codes *)codes)[row];
-            int64_t block = row * kWeights >> log2_block;
-            scale[s] = fb_block_scale(scales, block);
-            zero[s] = fb_block_zero(scales, block);
-        }
-#pragma unroll
-        for (int s = 0; s < kSteps; s++) {
-            int64_t row = first + s * kThreads;
-            if (row >= rows) break;
-            write_row<Out>(loaded[s], scale[s], zero[s], table, codebook == nullptr, dst + row * kWeights);
-        }
+    for (int j = 0; j < L; j++) {
+        float v[V];
+        decode<ZERO, V>(word[j], table, mine, (int)fb_tile_index<Out>(0, j, lane) >> log2_block, v);
+        ((uint4 *)dst)[j * FB_WARP + lane] = pack<FINITE>(v, (Out *)nullptr);
     }
-    if (blockIdx.x == 0 && threadIdx.x < n % kWeights) {
-        int64_t i = rows * kWeights + threadIdx.x, block = i >> log2_block;
-        float value = __fsub_rn(table[fb_nibble(codes, i)], fb_block_zero(scales, block));
-        store_one(dst + i, __fmul_rn(value, fb_block_scale(scales, block)));
+}
+
+/* The last tile: element by element. */
+template <class Out, bool ZERO>
+__device__ void part_of_tile(const uint8_t *codes, float table, const Block &mine, int log2_block, int valid, Out *dst)
+{
+    constexpr int V = fb_tile<Out>::V, L = fb_tile<Out>::L;
+    for (int j = 0; j < L; j++) {
+        const int i = (int)fb_tile_index<Out>(0, j, (int)threadIdx.x % FB_WARP);
+        uint32_t word = 0;
+        float v[V];
+#pragma unroll
+        for (int k = 0; k < V; k += 2)
+            if (i + k < valid) word |= (uint32_t)codes[(i + k) / 2] << (4 * k);
+        decode<ZERO, V>(word, table, mine, i >> log2_block, v);
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            if (i + k < valid) store_one(dst + i + k, v[k]);
+    }
+}
+
+/* codes aligned to a load's codes, dst to 16 bytes. ZERO: there are zero points. */
+template <class Out, bool ZERO>
+__global__ void __launch_bounds__(FB_TILE_THREADS, ZERO ? 4 : 5)
+dequantize_tiles(const uint8_t *codes, fb_scales scales, const float *codebook, int format, int log2_block, Out *dst, int64_t n)
+{
+    using Word = typename Codes<Out>::Word;
+    constexpr int L = fb_tile<Out>::L;
+    const int lane = (int)threadIdx.x % FB_WARP, warp = (int)threadIdx.x / FB_WARP, code = lane % FB_CODES;
+    const float table = codebook ? codebook[code] : __uint_as_float(codebooks[format * FB_CODES + code]);
+
+    const int64_t tiles = fb_ceil_div(n, FB_TILE), stride = (int64_t)gridDim.x * FB_TILE_WARPS;
+    for (int64_t tile = (int64_t)blockIdx.x * FB_TILE_WARPS + warp; tile < tiles; tile += stride) {
+        const int64_t begin = tile * FB_TILE;
+        const int valid = fb_tile_valid(begin, n);
+        Word word[L] = {};
+        if (valid == FB_TILE) {
+#pragma unroll
+            for (int j = 0; j < L; j++) word[j] = ((const Word *)(codes + begin / 2))[j * FB_WARP + lane];
+        }
+        const Block mine = block_of(scales, begin, valid, log2_block);
+        const bool finite = __all_sync(FB_ALL_LANES, fabsf(mine.scale) <= 3.402823466e38f && fabsf(table) <= 3.402823466e38f);
+        if (valid != FB_TILE) part_of_tile<Out, ZERO>(codes + begin / 2, table, mine, log2_block, valid, dst + begin);
+        else if (finite) whole_tile<Out, ZERO, true>(word, table, mine, log2_block, dst + begin);
+        else whole_tile<Out, ZERO, false>(word, table, mine, log2_block, dst + begin);
     }
 }
 
@@ -131,25 +179,23 @@ dequantize_any(const uint8_t *codes, fb_scales scales, const float *codebook, in
 
 template <class Out> fb_status dequantize_to(fb_context *ctx, const fb_matrix *w, Out *dst)
 {
-    const int64_t n = w->rows * w->cols, weights = Row<Out>::kWeights;
-    const bool rows = (uintptr_t)w->codes % sizeof(typename Row<Out>::Codes) == 0 && (uintptr_t)dst % 16 == 0;
-    const int64_t per_block = rows ? weights * kThreads * kSteps : kThreads;
-    int64_t blocks = fb_ceil_div(n, per_block);
-    if (blocks > 1 << 30) blocks = 1 << 30; /* then a block takes several turns */
-    int log2_block = 0;
-    while (1 << log2_block < w->block_size) log2_block++;
-
+    const int64_t n = w->rows * w->cols;
+    const int log2_block = fb_log2(w->block_size);
     fb_operand weight[FB_WEIGHT_OPERANDS], all[FB_WEIGHT_OPERANDS + 1];
     fb_weight_operands(w, weight);
     for (int i = 0; i < FB_WEIGHT_OPERANDS; i++) all[i] = weight[i];
     all[FB_WEIGHT_OPERANDS] = {dst, (size_t)n * sizeof(Out), "dst", true};
 
-    fb_grid grid = {dim3((unsigned)blocks), dim3(kThreads), 0, dim3(1)};
-    fb_scales scales = fb_scales_of(w);
+    const fb_scales scales = fb_scales_of(w);
     const uint8_t *codes = w->codes;
-    if (rows)
-        return FB_LAUNCH(ctx, (dequantize_rows<Out>), grid, all, codes, scales, w->codebook, (int)w->format, log2_block, dst, n);
-    return FB_LAUNCH(ctx, (dequantize_any<Out>), grid, all, codes, scales, w->codebook, (int)w->format, log2_block, dst, n);
+    const int format = (int)w->format;
+    const fb_grid tiles = fb_plain_grid(fb_ceil_div(n, FB_TILE * FB_TILE_WARPS), FB_TILE_THREADS);
+    if (!fb_wide(codes, sizeof(typename Codes<Out>::Word)) || !fb_wide(dst, 16))
+        return FB_LAUNCH(ctx, (dequantize_any<Out>), fb_plain_grid(fb_ceil_div(n, kThreads), kThreads), all, codes, scales, w->codebook,
+                         format, log2_block, dst, n);
+    if (scales.zero_points)
+        return FB_LAUNCH(ctx, (dequantize_tiles<Out, true>), tiles, all, codes, scales, w->codebook, format, log2_block, dst, n);
+    return FB_LAUNCH(ctx, (dequantize_tiles<Out, false>), tiles, all, codes, scales, w->codebook, format, log2_block, dst, n);
 }
 
 } // namespace

@@ -42,7 +42,8 @@ template <int LUT> FB_PTX uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     return d;
 }
 
-/* Four bytes out of eight, by selector nibbles: a 16-entry table look-up without memory.  9.7.9 */
+/* Four bytes out of eight, by selector nibbles: a 16-entry table look-up without memory. A nibble's top bit asks for the byte's sign
+ * bit, eight times (__byte_perm drops it).  9.7.9 */
 FB_PTX uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
     uint32_t d;
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
@@ -59,6 +60,19 @@ FB_PTX uint32_t cvt_rn_f16x2(float hi, float lo) {
     uint32_t d;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
     return d;
+}
+
+/* First guesses of 1/x and 1/sqrt(x), within 2^-22; of subnormal numbers nothing: for those who correct them and know their
+ * range. What is rounded correctly spends half of its instructions on the other cases.  9.7.3 */
+FB_PTX float rcp_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+FB_PTX float rsqrt_approx(float x) {
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 /* --- cp.async: global to shared past the registers, so that loads of the next tile fly during this one.  9.7.9 --- */

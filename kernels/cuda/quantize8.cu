@@ -1,13 +1,18 @@
 /* quantize8.cu — 8-bit blockwise codes with the dynamic maps, both ways (reference/quantize8.c); and with an offset taken off
  * first or added last, the second level of double quantization (reference/double_quantize.c).
  *
- * Moves, per element: quantize 2 or 4 bytes in, 1 out, 4/B of absmax; dequantize the reverse. About 22 operations an element
- * to quantize, 3 to dequantize. Memory-bound: 16 M bf16 elements take no less than 11.8 us at 4.3 TB/s either way.
+ * Moves, per element: quantize 2 or 4 bytes in, 1 out, 4/B of absmax; dequantize the reverse. About 11 operations an element
+ * to quantize, 3 to dequantize. Memory-bound: 64 M bf16 elements take no less than 47.0 us at 4.3 TB/s either way.
  *
- *   v1  nearest code without a search and tables without bank conflicts (codes8.cuh); 32 KiB of table a block of threads, so
- *       the grid is what fits on the device and walks; 16-byte loads and stores; no GPU has confirmed this
+ * H200, 64 M bf16 elements, block 256:
  *
- * make test runs it in the executor; FOURBIT_CUDA=gpu build/validate/test_fourbit --backend cuda --filter blockwise8 on a GPU.
+ *   v1  nearest code from the logarithm, tables of 128 bytes an entry without bank conflicts (32 KiB). 146 us, 1.39 TB/s: 46
+ *       instructions an element. dequantize8 58 us, 3.5 TB/s
+ *   v2  nearest code from one look-up and one addition (codes8.cuh), 6 or 12 KiB of table; scales by one lane of four, the next
+ *       tile on its way (blockwise.cuh): 58.8 us, 3.44 TB/s (before a correction of signs); the unsigned map 57.2. 3.4 wavefronts
+ *       a look-up and 2.7 instructions a clock together bind
+ *
+ * make test runs it in the executor; FOURBIT_CUDA=gpu build/bin/test_fourbit_gpu --backend cuda --filter blockwise8. on a GPU.
  */
 #include "blockwise.cuh"
 #include "codes8.cuh"
@@ -17,24 +22,22 @@ namespace {
 
 /* ---- quantize ------------------------------------------------------------------------------------------------ */
 
-/* x - offset; NULL: x. (x - 0 is x to the bit, -0 included.) */
-template <class T>
-__device__ __forceinline__ void unpack_less(uint4 raw, float offset, float (&x)[fb_tile<T>::V])
+/* Elements first ... of a tile that has `valid`; OFFSET: less the offset, and zeros past the end less nothing. */
+template <class T, bool OFFSET>
+__device__ __forceinline__ void unpack_less(uint4 raw, float offset, int first, int valid, float (&x)[fb_tile<T>::V])
 {
     fb_unpack(raw, x, (T *)nullptr);
 #pragma unroll
-    for (int k = 0; k < fb_tile<T>::V; k++) x[k] = __fsub_rn(x[k], offset);
+    for (int k = 0; k < fb_tile<T>::V && OFFSET; k++) x[k] = first + k < valid ? __fsub_rn(x[k], offset) : 0.0f;
 }
-
-/* Of a tile that reaches past n only the elements before it count: zeros less an offset are not zeros. */
-template <class T> __device__ __forceinline__ uint32_t largest(uint4 raw, float offset, int first, int valid)
+template <class T, bool OFFSET> __device__ __forceinline__ uint32_t largest(uint4 raw, float offset, int first, int valid)
 {
+    if (!OFFSET) return fb_largest_magnitude<T>(raw);
     float x[fb_tile<T>::V];
     uint32_t most = 0;
-    unpack_less<T>(raw, offset, x);
+    unpack_less<T, OFFSET>(raw, offset, first, valid, x);
 #pragma unroll
-    for (int k = 0; k < fb_tile<T>::V; k++)
-        if (first + k < valid) most = fb_larger()(most, __float_as_uint(x[k]) & 0x7fffffffu);
+    for (int k = 0; k < fb_tile<T>::V; k++) most = fb_larger<float>()(most, __float_as_uint(x[k]) & 0x7fffffffu);
     return most;
 }
 
@@ -53,99 +56,86 @@ __device__ void report_first(const uint4 (&raw)[L], int64_t begin, int64_t n, un
     }
 }
 
-/* Four codes, the first one low. */
-template <int MAP>
-__device__ __forceinline__ uint32_t four_codes(const float *y, float decade_scale, const float *thresholds)
+/* Of load j. TINY: a block of the tile is tiny or zero. */
+template <class T, int MAP, bool OFFSET, bool TINY>
+__device__ __forceinline__ void codes_of(uint4 raw, float offset, int valid, const fb_magnitude &mine, int j,
+                                         const uint32_t *buckets, uint32_t (&word)[fb_tile<T>::V / 4])
 {
-    return fb_code8<MAP>(y[0], decade_scale, thresholds) | fb_code8<MAP>(y[1], decade_scale, thresholds) << 8 |
-           fb_code8<MAP>(y[2], decade_scale, thresholds) << 16 | fb_code8<MAP>(y[3], decade_scale, thresholds) << 24;
+    constexpr int V = fb_tile<T>::V;
+    float x[V], y[V];
+    const fb_magnitude m = {TINY ? fb_of_load<T>(mine.absmax, j) : 1.0f, fb_of_load<T>(mine.inverse, j),
+                            TINY && fb_of_load<T>((int)mine.tiny, j)};
+    unpack_less<T, OFFSET>(raw, offset, (int)fb_tile_index<T>(0, j, (int)threadIdx.x % FB_WARP), valid, x);
+    fb_scaled<V>(x, m, y);
+#pragma unroll
+    for (int k = 0; k < V; k += 4) word[k / 4] = fb_codes8<MAP>(y + k, buckets);
+#pragma unroll
+    for (int k = 0; k < V / 4 && TINY; k++)
+        if (m.absmax == 0) word[k] = 0; /* a NaN's code is 0 */
 }
 
-/* Halves: 8 codes of each of 4 loads; pairs of lanes swap, so that the even lane has 16 codes of an even load. */
-__device__ __forceinline__ void store_codes(uint8_t *codes, const uint32_t (&word)[4][2])
+/* A warp stores 256 or 128 bytes of a load's codes. */
+__device__ __forceinline__ void store_codes(uint8_t *codes, int j, const uint32_t (&word)[2])
 {
-    const unsigned lane = threadIdx.x % FB_WARP;
-    const bool odd = lane % 2;
-#pragma unroll
-    for (int q = 0; q < 4; q += 2) {
-        uint32_t a = __shfl_xor_sync(FB_ALL_LANES, odd ? word[q][0] : word[q + 1][0], 1);
-        uint32_t b = __shfl_xor_sync(FB_ALL_LANES, odd ? word[q][1] : word[q + 1][1], 1);
-        uint4 out = odd ? make_uint4(a, b, word[q + 1][0], word[q + 1][1]) : make_uint4(word[q][0], word[q][1], a, b);
-        *(uint4 *)(codes + (q + odd) * 256 + lane / 2 * 16) = out;
-    }
+    ((uint2 *)codes)[j * FB_WARP + (int)threadIdx.x % FB_WARP] = make_uint2(word[0], word[1]);
 }
-/* Floats: 4 codes of each of 8 loads; four lanes swap. */
-__device__ __forceinline__ void store_codes(uint8_t *codes, const uint32_t (&word)[8][1])
+__device__ __forceinline__ void store_codes(uint8_t *codes, int j, const uint32_t (&word)[1])
 {
-    const unsigned lane = threadIdx.x % FB_WARP;
-#pragma unroll
-    for (int q = 0; q < 8; q += 4) {
-        uint32_t w[4] = {word[q][0], word[q + 1][0], word[q + 2][0], word[q + 3][0]};
-        fb_transpose_4(w, 1);
-        *(uint4 *)(codes + (q + lane % 4) * 128 + lane / 4 * 16) = make_uint4(w[0], w[1], w[2], w[3]);
-    }
+    ((uint32_t *)codes)[j * FB_WARP + (int)threadIdx.x % FB_WARP] = word[0];
 }
 
-template <class T, int MAP>
-__global__ void __launch_bounds__(FB_TILE_THREADS, sizeof(T) == 4 ? 1 : 2) /* fp32 spilled 60 bytes at 128 registers */
+/* OFFSET: the offset is *offset_word. */
+template <class T, int MAP, bool OFFSET>
+__global__ void __launch_bounds__(FB_TILE_THREADS, fb_tile_blocks<T>)
 quantize8_tiles(const T *src, int64_t n, int log2_block, bool wide_src, bool wide_codes, const float *offset_word,
                 uint8_t *codes, float *absmax, unsigned long long *nonfinite)
 {
     constexpr int L = fb_tile<T>::L, V = fb_tile<T>::V;
-    constexpr int entries = MAP == FB_MAP_SIGNED ? FB_SIGNED_THRESHOLDS : FB_UNSIGNED_THRESHOLDS;
-    FB_SHARED(float, table, [entries * FB_WARP]);
+    FB_SHARED(uint4, pieces, [fb_tile_pieces<T>]);
+    FB_SHARED(uint32_t, buckets, [fb_buckets8<MAP>::words]);
     FB_SHARED(uint32_t, partial, [FB_TILE_WARPS]);
     const int lane = (int)threadIdx.x % FB_WARP, warp = (int)threadIdx.x / FB_WARP;
-    const float offset = offset_word ? *offset_word : 0.0f, decade_scale = fb_decade_scale<MAP>();
-    fb_fill_table8(table, entries, [](int e) { return fb_threshold8<MAP>(e); });
+    const fb_next_tile<T> next = fb_make_next_tile(pieces, src, n, wide_src);
+    const int64_t step = (int64_t)gridDim.x * (FB_TILE_WARPS * FB_TILE);
+    int64_t begin = ((int64_t)blockIdx.x * FB_TILE_WARPS + warp) * FB_TILE;
+    next.fetch(begin);
+    const float offset = OFFSET ? *offset_word : 0.0f;
+    fb_load_buckets8<MAP>(buckets);
     __syncthreads();
 
-    const int64_t tiles = fb_ceil_div(n, FB_TILE), stride = (int64_t)gridDim.x * FB_TILE_WARPS;
-    for (int64_t first = (int64_t)blockIdx.x * FB_TILE_WARPS; first < tiles; first += stride) {
-        const int64_t begin = (first + warp) * FB_TILE;
+    for (; begin - warp * FB_TILE < n; begin += step) {
         if (begin >= n && 1 << log2_block <= FB_TILE) return; /* larger blocks: other warps wait for this one */
-        const int valid = n - begin >= FB_TILE ? FB_TILE : n > begin ? (int)(n - begin) : 0;
+        const int valid = fb_tile_valid(begin, n);
         uint4 raw[L];
-        uint32_t most[L], word[L][V / 4], all = 0;
-        fb_tile_load(src, begin, n, wide_src, raw);
+        uint32_t most[L];
+        next.take(begin, valid, raw);
+#pragma unroll
+        for (int j = 0; j < L; j++) most[j] = largest<T, OFFSET>(raw[j], offset, (int)fb_tile_index<T>(0, j, lane), valid);
+        const uint32_t magnitude = fb_of_halves<T>(fb_reduce_blocks<T>(most, log2_block, partial, fb_larger<T>()));
+        const fb_magnitude mine = fb_magnitude_of(__uint_as_float(magnitude));
+        next.fetch(begin + step); /* the magnitudes are known: the pieces have been read */
+        const bool bad = magnitude >= 0x7f800000u, special = __any_sync(FB_ALL_LANES, bad || mine.tiny);
+        if (special && __any_sync(FB_ALL_LANES, bad)) report_first<T, L>(raw, begin, n, nonfinite);
 #pragma unroll
         for (int j = 0; j < L; j++) {
-            most[j] = largest<T>(raw[j], offset, (int)fb_tile_index<T>(0, j, lane), valid);
-            all = fb_larger()(all, most[j]);
-        }
-        if (all >= 0x7f800000u) report_first<T, L>(raw, begin, n, nonfinite);
-        fb_reduce_blocks<T>(most, log2_block, partial, fb_larger());
-#pragma unroll
-        for (int j = 0; j < L; j++) {
-            float x[V], y[V];
-            unpack_less<T>(raw[j], offset, x);
-            fb_scaled<V>(x, fb_magnitude_of(__uint_as_float(most[j])), y);
-#pragma unroll
-            for (int k = 0; k < V; k += 4) {
-                uint32_t four = four_codes<MAP>(y + k, decade_scale, table + lane);
-                word[j][k / 4] = most[j] == 0 ? 0 : four; /* a NaN's code is 0 */
+            uint32_t word[V / 4];
+            if (special) codes_of<T, MAP, OFFSET, true>(raw[j], offset, valid, mine, j, buckets, word);
+            else codes_of<T, MAP, OFFSET, false>(raw[j], offset, valid, mine, j, buckets, word);
+            if (wide_codes && valid == FB_TILE) {
+                store_codes(codes + begin, j, word);
+                continue;
             }
+            const int i = (int)fb_tile_index<T>(0, j, lane);
+#pragma unroll
+            for (int k = 0; k < V; k++)
+                if (i + k < valid) codes[begin + i + k] = (uint8_t)(word[k / 4] >> (8 * (k % 4)));
         }
-        if (wide_codes && valid == FB_TILE) {
-            store_codes(codes + begin, word);
-        } else {
-#pragma unroll
-            for (int j = 0; j < L; j++)
-#pragma unroll
-                for (int k = 0; k < V; k++) {
-                    int i = (int)fb_tile_index<T>(0, j, lane) + k;
-                    if (i < valid) codes[begin + i] = (uint8_t)(word[j][k / 4] >> (8 * (k % 4)));
-                }
-        }
-        float stored[L], value;
-        int64_t block;
-#pragma unroll
-        for (int j = 0; j < L; j++) stored[j] = __uint_as_float(most[j]);
-        if (fb_gather_blocks<T>(stored, begin, n, log2_block, value, block)) absmax[block] = value;
+        const float value = fb_gather_blocks<T>(mine.absmax, log2_block);
+        if (fb_has_block(begin, valid, log2_block)) absmax[(begin >> log2_block) + lane] = value;
     }
 }
 
-template <class T, int MAP>
+template <class T, int MAP, bool OFFSET>
 fb_status quantize8_as(fb_context *ctx, const T *src, int64_t n, int32_t block_size, const float *offset, uint8_t *codes,
                        float *absmax, unsigned long long *nonfinite)
 {
@@ -154,9 +144,8 @@ fb_status quantize8_as(fb_context *ctx, const T *src, int64_t n, int32_t block_s
                                    {codes, (size_t)n, "codes", true},
                                    {absmax, (size_t)fb_block_count(n, block_size) * sizeof(float), "absmax", true},
                                    fb_nonfinite_operand(nonfinite)};
-    fb_grid grid = fb_resident_grid(fb_ceil_div(n, FB_TILE * FB_TILE_WARPS), 2, FB_TILE_THREADS, 0);
-    return FB_LAUNCH(ctx, (quantize8_tiles<T, MAP>), grid, operands, src, n, fb_log2(block_size), fb_wide(src, 16),
-                     fb_wide(codes, 16), offset, codes, absmax, nonfinite);
+    return FB_LAUNCH(ctx, (quantize8_tiles<T, MAP, OFFSET>), fb_tile_grid<T>(n), operands, src, n, fb_log2(block_size),
+                     fb_wide(src, 16), fb_wide(codes, fb_tile<T>::V), offset, codes, absmax, nonfinite);
 }
 
 template <class T>
@@ -166,8 +155,8 @@ fb_status quantize8_from(fb_context *ctx, fb_map8 map, const T *src, int64_t n, 
     unsigned long long *nonfinite;
     fb_status status = fb_nonfinite_word(ctx, &nonfinite);
     if (status != FB_OK) return status;
-    return map == FB_MAP_SIGNED ? quantize8_as<T, FB_MAP_SIGNED>(ctx, src, n, block_size, nullptr, codes, absmax, nonfinite)
-                                : quantize8_as<T, FB_MAP_UNSIGNED>(ctx, src, n, block_size, nullptr, codes, absmax, nonfinite);
+    return map == FB_MAP_SIGNED ? quantize8_as<T, FB_MAP_SIGNED, false>(ctx, src, n, block_size, nullptr, codes, absmax, nonfinite)
+                                : quantize8_as<T, FB_MAP_UNSIGNED, false>(ctx, src, n, block_size, nullptr, codes, absmax, nonfinite);
 }
 
 /* ---- dequantize -------------------------------------------------------------------------------------------------- */
@@ -269,7 +258,7 @@ extern "C" fb_status FB_CUDA(quantize8)(fb_context *ctx, fb_map8 map, const void
 extern "C" fb_status FB_CUDA(quantize8_less)(fb_context *ctx, const float *src, const float *offset, int64_t n, uint8_t *codes,
                                              float *absmax)
 {
-    return quantize8_as<float, FB_MAP_SIGNED>(ctx, src, n, FB_NESTED_BLOCK, offset, codes, absmax, nullptr);
+    return quantize8_as<float, FB_MAP_SIGNED, true>(ctx, src, n, FB_NESTED_BLOCK, offset, codes, absmax, nullptr);
 }
 
 extern "C" fb_status FB_CUDA(dequantize8)(fb_context *ctx, fb_map8 map, const uint8_t *codes, const float *absmax, int64_t n,

@@ -16,18 +16,18 @@ $(BUILD)/bin/fourbit-gates: $(BUILD)/validate/gates/main.o $(GATE_OBJS) $(GATE_S
 
 # The same with bugs that GATES_PLANT chooses (planted.c), and one that is compiled in: every barrier of a kernel twice.
 GATE_PLANTED := $(BUILD)/validate/gates/planted
-$(GATE_PLANTED)/dequantize.cu: kernels/cuda/dequantize.cu
+$(GATE_PLANTED)/quantize8.cu: kernels/cuda/quantize8.cu
 	@mkdir -p $(@D)
 	@sed 's/__syncthreads();/__syncthreads(); __syncthreads();/' $< > $@
 	@! cmp -s $< $@ || { echo '$< has no __syncthreads(); to double: plant the barrier in another kernel' >&2; exit 1; }
-$(GATE_PLANTED)/dequantize.o: $(GATE_PLANTED)/dequantize.cu
+$(GATE_PLANTED)/quantize8.o: $(GATE_PLANTED)/quantize8.cu
 	$(call say,CXX $<)
 	$(Q)$(CXX) $(CPPFLAGS) -Ikernels/cuda $(SIMT_KERNEL_FLAGS) -DFB_SIMT=1 -x c++ -MMD -MP -c $< -o $@
 $(GATE_PLANTED)/main.o: validate/gates/main.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(COMMON) $(CFLAGS) -DPLANT -MMD -MP -c $< -o $@
-$(GATE_PLANTED)/fourbit-gates: $(GATE_PLANTED)/main.o $(GATE_PLANTED)/dequantize.o $(BUILD)/validate/gates/planted.o $(GATE_OBJS) $(GATE_SIMT) \
-                          $(filter-out %/dequantize.o,$(CUDA_SIMT_OBJS)) $(SIMT_LIB) $(LIB)
+$(GATE_PLANTED)/fourbit-gates: $(GATE_PLANTED)/main.o $(GATE_PLANTED)/quantize8.o $(BUILD)/validate/gates/planted.o $(GATE_OBJS) $(GATE_SIMT) \
+                          $(filter-out %/quantize8.o,$(CUDA_SIMT_OBJS)) $(SIMT_LIB) $(LIB)
 	$(call say,LD $@)
 	$(Q)$(CXX) $^ $(LIB_LIBS) $(SIMT_LIB_LIBS) $(LDFLAGS) -o $@
 

@@ -41,6 +41,6 @@ bool plant(const char *bug)
     if (strcmp(bug, "swapped-nibble") == 0) gate_library.quantize = swapped_nibble;
     else if (strcmp(bug, "changed-rounding") == 0) gate_library.dequantize = changed_rounding;
     else if (strcmp(bug, "lost-vector-load") == 0) gate_library.dequantize = lost_vector_load;
-    else return strcmp(bug, "extra-barrier") == 0; /* compiled into this program's dequantize.cu */
+    else return strcmp(bug, "extra-barrier") == 0; /* compiled into this program's quantize8.cu */
     return true;
 }

@@ -180,17 +180,22 @@ static inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned s) {
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned s) {
     return (unsigned)(((uint64_t)hi << 32 | lo) >> (s & 31));
 }
-/* Each selector nibble picks a byte of {y,x}; its top bit asks for that byte's sign bit, eight times. */
+/* Each selector nibble picks a byte of {y,x} by its low three bits. (The instruction would take the fourth for "that byte's sign
+ * bit, eight times": ptx::prmt. CUDA's function drops it, as a GPU showed.) */
 static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned sel) {
     uint64_t all = (uint64_t)y << 32 | x;
     unsigned out = 0;
     for (int i = 0; i < 4; i++) {
-        unsigned n = sel >> (4 * i) & 15, byte = (unsigned)(all >> (8 * (n & 7))) & 255;
-        if (n & 8) byte = byte & 128 ? 255 : 0;
+        unsigned byte = (unsigned)(all >> (8 * (sel >> (4 * i) & 7))) & 255;
         out |= byte << (8 * i);
     }
     return out;
 }
+/* Of both halves of a word. */
+static inline unsigned __vmaxu2(unsigned a, unsigned b) {
+    return ((a >> 16) > (b >> 16) ? a & 0xffff0000u : b & 0xffff0000u) | ((a & 0xffffu) > (b & 0xffffu) ? a & 0xffffu : b & 0xffffu);
+}
+static inline unsigned __vmaxs2(unsigned a, unsigned b) { return __vmaxu2(a ^ 0x80008000u, b ^ 0x80008000u) ^ 0x80008000u; }
 static inline int __dp4a(int a, int b, int c) {
     for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> (8 * i)) * (signed char)(b >> (8 * i));
     return c;

@@ -85,7 +85,14 @@ template <int LUT> FB_PTX uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
         if (LUT >> i & 1) d |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
     return d;
 }
-FB_PTX uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+FB_PTX uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector) {
+    uint32_t bytes = __byte_perm(a, b, selector);
+    for (int i = 0; i < 4; i++) /* a nibble's top bit: the byte's sign bit, eight times */
+        if (selector >> (4 * i + 3) & 1) bytes = (bytes & ~(255u << (8 * i))) | (bytes >> (8 * i + 7) & 1 ? 255u << (8 * i) : 0);
+    return bytes;
+}
+FB_PTX float rcp_approx(float x) { return 1.0f / x; }
+FB_PTX float rsqrt_approx(float x) { return (float)(1.0 / __builtin_sqrt((double)x)); }
 FB_PTX uint32_t cvt_rn_bf16x2(float hi, float lo) {
     return (uint32_t)simt::float_to_bf16(hi) << 16 | simt::float_to_bf16(lo);
 }

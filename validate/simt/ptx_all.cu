@@ -8,7 +8,7 @@
 __global__ void ptx_sm80(const void *in, uint32_t *out, uint32_t s, uint32_t n) {
     uint64_t policy = ptx::createpolicy_evict_first() ^ ptx::createpolicy_evict_last();
     out[0] = ptx::lop3<0xe8>(s, n, s + n) + ptx::prmt(s, n, 0x7531) + ptx::cvt_rn_bf16x2(1.0f, (float)s) +
-             ptx::cvt_rn_f16x2(1.0f, (float)s) + ptx::shared_address(in);
+             ptx::cvt_rn_f16x2(1.0f, (float)s) + ptx::shared_address(in) + (unsigned)(ptx::rcp_approx((float)s) + ptx::rsqrt_approx((float)n));
     ptx::cp_async_4(s, in);
     ptx::cp_async_8(s, in);
     ptx::cp_async_16(s, in);

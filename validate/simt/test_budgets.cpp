@@ -81,10 +81,19 @@ void expect_bytes(const char *name, uint64_t read, uint64_t written) {
     const simt::BufferTraffic *t = counters().buffer(name);
     fail_if(!t || t->bytes_read > read || t->bytes_written != written, std::string(name) + ": more than declared");
 }
-void expect_widths(uint64_t loads_16, uint64_t stores_16) {
-    const simt::Counters &c = counters();
-    fail_if(c.global_loads[4] * 16 != loads_16, number(c.global_loads[4]) + " loads of 16 bytes");
-    fail_if(c.global_stores[4] * 16 != stores_16, number(c.global_stores[4]) + " stores of 16 bytes");
+void expect_loads_16(uint64_t bytes) {
+    const uint64_t loads = counters().global_loads[4];
+    fail_if(loads * 16 != bytes, number(loads) + " loads of 16 bytes");
+}
+/* Stores of 2^log2 bytes a lane, one after the other: whole lines a warp, or halves of them. */
+void expect_stores(int log2, uint64_t bytes) {
+    const uint64_t stores = counters().global_stores[log2];
+    fail_if(stores << log2 != bytes, number(stores) + " stores of " + number(1u << log2) + " bytes");
+}
+/* Look-ups at 32 unrelated addresses: 3.4 wavefronts on average, of which one is no conflict. */
+void expect_conflicts_of_lookups(uint64_t lookups) {
+    const uint64_t conflicts = counters().bank_conflicts();
+    fail_if(conflicts > lookups / 32 * 3 || conflicts == 0, number(conflicts) + " bank conflicts of " + number(lookups) + " look-ups");
 }
 void expect_no_conflicts() {
     fail_if(counters().bank_conflicts() != 0, number(counters().bank_conflicts()) + " bank conflicts");
@@ -110,7 +119,9 @@ void quantize() {
                 expect_stream("src", in, 0);
                 expect_stream("codes", 0, N / 2);
                 expect_bytes("absmax", 0, blocks * 4);
-                expect_widths(in, N / 2);
+                expect_loads_16(in);
+                if (t == FB_F32) expect_stores(1, N / 2); /* 64 bytes a warp; 16-bit types: 128 */
+                else expect_stores(2, N / 2 + blocks * 4);
                 expect_no_conflicts();
             }
 }
@@ -126,12 +137,14 @@ void eight_bits() {
             expect_stream("dense", dense, 0);
             expect_stream("codes8", 0, N);
             expect_bytes("absmax", 0, N / 256 * 4);
-            expect_widths(dense, N);
-            expect_no_conflicts();
+            expect_loads_16(dense);
+            expect_stores(t == FB_F32 ? 2 : 3, t == FB_F32 ? N + N / 256 * 4 : N);
+            expect_conflicts_of_lookups(N);
             CU_ASSERT_FATAL(fb_dequantize8(&ctx, (fb_map8)map, codes.as<uint8_t>(), absmax.as<float>(), N, 256, src.p, (fb_dtype)t) == FB_OK);
             expect_stream("codes8", N, 0);
             expect_stream("dense", 0, dense);
-            expect_widths(0, dense);
+            expect_loads_16(0);
+            expect_stores(4, dense);
             expect_no_conflicts();
         }
 }
@@ -169,8 +182,10 @@ void adamw() {
             expect_stream("m", state, state);
             expect_stream("v", state, state);
             const uint64_t fp32 = t == FB_F32 ? dense : 0, wide_state = eight ? 0 : 2 * state;
-            expect_widths(2 * fp32 + wide_state, fp32 + wide_state);
-            expect_no_conflicts();
+            expect_loads_16(2 * fp32 + wide_state);
+            expect_stores(4, fp32 + wide_state);
+            if (eight) expect_conflicts_of_lookups(2 * N);
+            else expect_no_conflicts();
         }
 }
 

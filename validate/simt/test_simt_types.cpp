@@ -1,5 +1,6 @@
 /* test_simt_types.cpp — number formats and intrinsics, each against a second statement of what it should do. */
 #include "test_simt.h"
+#include "test_simt_ptx.h"
 #include <cmath>
 #include <random>
 
@@ -76,8 +77,13 @@ static void fma_rounds_once() {
 
 static void byte_perm_and_bits() {
     CU_ASSERT_EQUAL(__byte_perm(0x33221100u, 0x77665544u, 0x7531), 0x77553311u);
-    CU_ASSERT_EQUAL(__byte_perm(0x80u, 0, 0x8888), 0xffffffffu);
-    CU_ASSERT_EQUAL(__byte_perm(0x7fu, 0, 0x9880), 0x0000007fu);
+    CU_ASSERT_EQUAL(__byte_perm(0x80u, 0, 0x8888), 0x80808080u); /* three bits of a nibble count, here ... */
+    CU_ASSERT_EQUAL(__byte_perm(0x7fu, 0, 0x9880), 0x007f7f7fu);
+    CU_ASSERT_EQUAL(ptx::prmt(0x80u, 0, 0x8888), 0xffffffffu); /* ... and four there */
+    CU_ASSERT_EQUAL(ptx::prmt(0x7fu, 0, 0x9880), 0x0000007fu);
+    CU_ASSERT_EQUAL(ptx::prmt(0x80112233u, 0x447f6655u, 0x00fb), 0x333300ffu);
+    CU_ASSERT_EQUAL(__vmaxu2(0x80010002u, 0x7fff0003u), 0x80010003u);
+    CU_ASSERT_EQUAL(__vmaxs2(0x80010002u, 0x7fff8003u), 0x7fff0002u);
     CU_ASSERT_EQUAL(__funnelshift_l(0x80000000u, 1u, 1), 3u);
     CU_ASSERT_EQUAL(__funnelshift_r(0x80000000u, 1u, 4), 0x18000000u);
     CU_ASSERT_EQUAL(__brev(1u), 0x80000000u);

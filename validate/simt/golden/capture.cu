@@ -3,7 +3,7 @@
  *     nvcc -std=c++17 -I. -Ikernels -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
  *          validate/simt/golden/capture.cu -o capture && ./capture validate/simt/golden
  *
- * The file is golden/sm_<number>.txt: a line for each case and round, the name, then the results in hexadecimal. */
+ * The file is golden/sm_<number>.txt (the folder is made if there is none): a line for each case and round, the name, then the results in hexadecimal. */
 #include "kernels/cuda/launch.cuh"
 
 #include "kernels/cuda/ptx.cuh"
@@ -11,6 +11,7 @@
 #include "cases.cuh"
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,11 @@ int main(int argc, char **argv) {
     cudaDeviceProp gpu;
     must(cudaGetDeviceProperties(&gpu, 0), "no GPU");
     int arch = gpu.major * 10 + gpu.minor;
-    std::string path = std::string(argc > 1 ? argv[1] : ".") + "/sm_" + std::to_string(arch) + ".txt";
+    const std::string folder = argc > 1 ? argv[1] : ".";
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return fprintf(stderr, "capture: the folder %s cannot be made: %s\n", folder.c_str(), error.message().c_str()), 1;
+    std::string path = folder + "/sm_" + std::to_string(arch) + ".txt";
     FILE *f = fopen(path.c_str(), "w");
     if (!f) return perror(path.c_str()), 1;
     fprintf(f, "# %s\n", gpu.name);
