@@ -24,6 +24,11 @@ FB_PTX void mbarrier_expect_tx(uint32_t bar, uint32_t bytes) {
 FB_PTX void mbarrier_arrive_cluster(uint32_t bar) {
     asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+/* The same where nothing was stored that the other block should see: what wgmma has read may be overwritten.  The form above orders
+ * the whole GPU's memory first (MEMBAR.ALL.GPU). */
+FB_PTX void mbarrier_arrive_remote(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(bar) : "memory");
+}
 /* True if the phase of this parity is over.  test returns at once; try may sleep for a while first, which spares issue slots. */
 FB_PTX bool mbarrier_test_wait_parity(uint32_t bar, uint32_t parity) {
     uint32_t done;

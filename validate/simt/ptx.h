@@ -186,6 +186,7 @@ FB_PTX void mbarrier_arrive_expect_tx(uint32_t bar, uint32_t bytes, SIMT_SITE) {
 }
 FB_PTX void mbarrier_expect_tx(uint32_t bar, uint32_t bytes, SIMT_SITE) { simt::mbarrier_expect(bar, bytes, s_); }
 FB_PTX void mbarrier_arrive_cluster(uint32_t bar, SIMT_SITE) { simt::mbarrier_arrive(bar, 0, true, s_); }
+FB_PTX void mbarrier_arrive_remote(uint32_t bar, SIMT_SITE) { simt::mbarrier_arrive(bar, 0, true, s_); }
 FB_PTX bool mbarrier_test_wait_parity(uint32_t bar, uint32_t parity, SIMT_SITE) {
     return simt::mbarrier_test(bar, parity, false, s_);
 }

@@ -51,6 +51,7 @@ __global__ void ptx_sm90(const __grid_constant__ CUtensorMap map, void *global, 
     ptx::mbarrier_arrive_expect_tx(bar, 64);
     ptx::mbarrier_expect_tx(bar, 64);
     ptx::mbarrier_arrive_cluster(ptx::mapa(bar, 1));
+    ptx::mbarrier_arrive_remote(ptx::mapa(bar, 1));
     out[0] = ptx::mbarrier_test_wait_parity(bar, 0) + ptx::mbarrier_try_wait_parity(bar, 0);
     ptx::mbarrier_wait_parity(bar, 1);
     ptx::mbarrier_wait_parity_cluster(bar, 0);
