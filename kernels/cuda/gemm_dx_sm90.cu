@@ -23,13 +23,19 @@
  * Shared memory, clocks a step at T = 256 (1024 of wgmma): wgmma reads dY and weights 80 bytes a clock, copies write 35, decoded
  * weights are written at 16, codes and tables read at 8: 139 of 128. That is the bound.
  *
- *   v1  as above. Predicted: M = 4096, 8192 x 8192: 80-88 % of the measured bf16 rate, bound by shared memory. Measured:
- *       unconfirmed, no Hopper GPU was at hand; proved in the executor (validate/simt/test_gemm_sm90.cpp), no spills.
+ *   v1  as above. Predicted: M = 4096, 8192 x 8192: 80-88 % of the measured bf16 rate, bound by shared memory. Measured
+ *       (H200, best plan, us; cuBLAS bf16): M = 128: 69.8 (36.1), 256: 70.4 (49.7), 512: 125 (88.9), 1024: 250 (173), 4096: 984-1075 (676-684),
+ *       560 TFLOP/s, 69 %; doubly quantized 512: 162, blocks of 32, 2048: 668. 1700 clocks a step at T = 128 and at 256.
  *       Learnt: with A from registers a lane would need pairs of two different rows of W, four tables for eight weights. Through
  *       shared memory a lane keeps one row, and its table serves 32 weights.
  *
  *   v2  dropout of the low-rank term on its accumulators, between it and the 4-bit loop: a Philox group for each 4 outputs, some 4500
  *       clocks a tile, 3.5 % of what N = 8192 takes (predicted). Before, LoRA with dropout went to mma.sync.
+ *
+ *   v3  tables as gemm_sm90.cu has them since its v2: before, a stage's scales were asked for when its tables were due. Predicted: 1000 clocks a
+ *       step at T = 128, 1300 at 256: M = 512 100 us, 4096 800; double quantization free. Measured: not yet. Measured and given up: a table
+ *       made by both threads of a row, scales from warps 1-3: M = 128 58.0, 256 71.8, 512 129, 1024 266 (slower from T = 256 on), doubly
+ *       quantized 512 132; with scales fetched by the consumers 70.0, 75.4, 136, 283: what the consumers do in a step is what a step takes.
  *
  * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm_dx/cuda' (M 128 ... 4096 beside cuBLAS).
  */
@@ -71,38 +77,6 @@ template <int T> __device__ void copy_tiles(const fb_sm90_args &p, const Ring<ty
     }
 }
 
-/* Item i is row i % 64 of the step, columns of group i / 64; h: the second 32 of them. */
-template <class X, Decode D, int T> __device__ void scale_tiles(const fb_sm90_args &p, const Ring<typename Shape<T>::L> &ring)
-{
-    using L = typename Shape<T>::L;
-    constexpr int kLanes = kTableWarps * FB_WARP, kTurns = (kItems + kLanes - 1) / kLanes;
-    const int me = (int)threadIdx.x - FB_WARP, halves = p.log2_block == 5 ? 2 : 1;
-    Turn<L::kStages> walk;
-    for (int index = first_tile(p); index < tiles_of(p); index += tile_stride(p)) {
-        const Tile tile = tile_of(p, index, T);
-        const int extra = tile.first == 0 ? p.rank_steps : 0;
-        for (int i = -extra; i < tile.steps; i++, walk.next()) {
-            const int s = walk.stage;
-            ItemScale scales[kTurns][2];
-#pragma unroll
-            for (int j = 0; j < 2 * kTurns; j++) { /* before the wait, which hides their way */
-                const int item = me + j / 2 * kLanes;
-                if (item < kItems && j % 2 < halves && i >= 0)
-                    scales[j / 2][j % 2] = item_scale(ring, p, (tile.first + i) * kStep + item % kStep, tile.row0 + item / kStep * 64 + j % 2 * 32);
-            }
-            ptx::mbarrier_wait_parity(ring.empty(s), walk.phase ^ 1);
-#pragma unroll
-            for (int j = 0; j < 2 * kTurns; j++) {
-                const int item = me + j / 2 * kLanes;
-                if (item < kItems && j % 2 < halves && i >= 0)
-                    make_table<X, D>(ring, ring.tables(s) + j % 2 * 2 * kPlane + item * 16, scales[j / 2][j % 2]);
-            }
-            __syncwarp();
-            if (threadIdx.x % FB_WARP == 0) ptx::mbarrier_arrive(ring.full(s));
-        }
-    }
-}
-
 template <class X, Decode D, int T> struct Consumer {
     using L = typename Shape<T>::L;
     const fb_sm90_args &p;
@@ -123,7 +97,7 @@ template <class X, Decode D, int T> struct Consumer {
         const uint32_t words[4] = {c.x, c.y, c.z, c.w};
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const uint2 a = decode_four<X, D>(words[j], t), b = decode_four<X, D>(words[j] >> 16, t);
+            const uint2 a = decode_four<X, D>(p, words[j], t), b = decode_four<X, D>(p, words[j] >> 16, t);
             ring.at16(weights() + row * 128 + ((half * 4 + j) ^ row % 8) * 16) = make_uint4(a.x, a.y, b.x, b.y);
         }
     }
@@ -221,7 +195,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_dx_sm90(const __grid_constan
     set_up(ring, p);
     if (threadIdx.x < kWarpgroup) {
         ptx::setmaxnreg_dec<Registers<T>::kProducer>();
-        if (threadIdx.x >= FB_WARP) scale_tiles<X, D, T>(p, ring);
+        if (threadIdx.x >= FB_WARP) table_tiles<X, D, true, 1, T>(p, ring);
         else if (ptx::elect_sync(FB_ALL_LANES)) copy_tiles<T>(p, ring);
         __syncwarp();
         leave_cluster(p, false);
@@ -262,6 +236,6 @@ extern "C" fb_status FB_CUDA(gemm_dx_sm90_planned)(const fb_gemm_call *c, const 
 
 extern "C" fb_status FB_CUDA(gemm_dx_sm90)(const fb_gemm_call *c)
 {
-    const fb_sm90_plan plan = fb_sm90_plan_for(c->w->cols, c->m, fb_ceil_div(c->w->rows, kStep), 128, c->device.multiprocessors);
+    const fb_sm90_plan plan = fb_sm90_plan_for(c->w->cols, c->m, fb_ceil_div(c->w->rows, kStep), true, c->device.multiprocessors);
     return FB_CUDA(gemm_dx_sm90_planned)(c, &plan);
 }

@@ -20,13 +20,31 @@
  *
  *   v1  as above. Predicted: M = 4096, 8192 x 8192: 85-92 % of the measured bf16 rate, bound by shared memory; M = 64, 28672 x
  *       8192: 48 us (the look-up's ALU operations: 21 weights a clock and SM), that is 2.2 x cuBLAS bf16; M = 32 the same time.
- *       Measured: unconfirmed, no Hopper GPU was at hand; proved in the executor (validate/simt/test_gemm_sm90.cpp), 232
- *       registers for consumers, no spills.
+ *       Measured (H200, best plan, 8192 x 8192, us; cuBLAS bf16): M = 32: 41.2 (35.0); 64: 43.2 (37.0); 128: 60.8 (38.6); 256: 71.8
+ *       (50.0); 512: 127 (89.5); 1024: 254 (174); 4096: 978-1079 (674-686), 562 TFLOP/s. The dispatch took other plans, up to 2.5 x slower.
+ *       A step took 1100 clocks at T = 32 and 64, 1850 at 256: consumers waited for tables. Each scale was asked for one step ahead, a
+ *       warp had some 400 instructions a step with nothing to fill their latencies, and doubly quantized scales made it worse (+20 %).
  *       Learnt: scaling weight by weight needs 32-bit look-ups and the multiplier for each; a table per block of 16 finished
  *       values moves that to warps that had nothing to do, and leaves the same work for every format and codebook.
  *       Considered for M up to 64: half of the weights by look-up in shared memory, as gemm_stream_sm90.cu does it. It would take the ALU from
  *       3.3 operations a weight, tables included, to 2.7, but shared memory, which also serves wgmma's tokens, codes and tables, from 1.1 to 1.6 clocks for 32
  *       weights at T = 32 and from 1.5 to 2.0 at T = 64: no gain.
+ *
+ *   v2  each table warp makes every third stage's tables alone and asks for the next scales before that: three stages' worth of
+ *       latency is hidden, no lane idles (128 items on 96 lanes did), no zero point is subtracted where there is none. Plans by measured
+ *       clocks, and by how many clusters fit. Predicted: 550-600 clocks a step at T <= 64 (the consumers' 160 instructions, two warps a
+ *       scheduler), 1100-1250 at T = 256: M = 64 26 us, 128 35, 256 52, 512 95, 4096 800; double quantization free.
+ *       Measured: not yet; proved in the executor. On the way to it, measured and given up (same call, same shapes, us):
+ *         scales alone from warps 1-3, tables by the consumers (a lane a quarter, 8 shuffles a row): M = 64 40.3, 128 46.5, 256 61.4,
+ *           512 110, 1024 223, 4096 985, doubly quantized 2048 466 (v1 579). Four steps of prefetch in registers hid nothing: ptxas counts
+ *           all of a warp's loads of one kind on one scoreboard, so waiting for the oldest is waiting for the newest.
+ *         scales fetched by the consumers, two blocks a multiprocessor at T <= 64: 47, 49.4, 61.7, 110, 217, 965. A consumer warp then has
+ *           290 instructions a step at 4.8 clocks each, mostly waiting for its own last one (ncu: stall_wait 40 %, selected 19 %).
+ *         four consumer warpgroups, tiles of 256 rows: 2100 clocks a step for 256 rows, no faster by the row.
+ *         wgmma one by one (k = 16) between the decode of parts: 5-10 % slower than in pairs at T <= 128, equal at 256.
+ *         pairs of blocks that share tokens: within 1 % at best, up to 7 % slower (before the remote arrival lost its MEMBAR.ALL.GPU: 25 %).
+ *       Learnt: ptxas serializes wgmma silently but for C7512 and C7513 in -Xptxas -v (too few registers, or more than two groups of A in
+ *       flight): look for both after every change.
  *
  * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm/cuda' (M 32 ... 4096 beside cuBLAS).
  */
@@ -70,45 +88,6 @@ template <int T> __device__ void copy_tiles(const fb_sm90_args &p, const Ring<ty
     }
 }
 
-/* Warps 1 to 3: item i is row i % 128 of the tile, sub-step i / 128; h: the second block of 32 in its 64 columns. */
-template <class X, Decode D, int T> __device__ void scale_tiles(const fb_sm90_args &p, const Ring<typename Shape<T>::L> &ring)
-{
-    using L = typename Shape<T>::L;
-    constexpr int kSub = Shape<T>::kSub, kLanes = kTableWarps * FB_WARP, kTurns = (kSub * kItems + kLanes - 1) / kLanes;
-    const int me = (int)threadIdx.x - FB_WARP, halves = p.log2_block == 5 ? 2 : 1;
-    Turn<L::kStages> walk;
-    for (int index = first_tile(p); index < tiles_of(p); index += tile_stride(p)) {
-        const Tile tile = tile_of(p, index, T);
-        const int extra = tile.first == 0 ? p.rank_steps : 0;
-        ItemScale next[kTurns][2];
-        for (int i = -extra; i < tile.steps; i++, walk.next()) {
-            const int s = walk.stage;
-            ItemScale now[kTurns][2];
-#pragma unroll
-            for (int j = 0; j < 2 * kTurns; j++) { /* a step ahead, so that their way is hidden by the wait below */
-                const int item = me + j / 2 * kLanes, column = ((tile.first + i + 1) * kSub + item / kItems) * kStep + j % 2 * 32;
-                now[j / 2][j % 2] = next[j / 2][j % 2];
-                if (item < kSub * kItems && j % 2 < halves && i + 1 >= 0 && i + 1 < tile.steps)
-                    next[j / 2][j % 2] = item_scale(ring, p, tile.row0 + item % kItems, column);
-                if (i == 0 && extra == 0 && item < kSub * kItems && j % 2 < halves)
-                    now[j / 2][j % 2] = item_scale(ring, p, tile.row0 + item % kItems, column - kSub * kStep);
-            }
-            ptx::mbarrier_wait_parity(ring.empty(s), walk.phase ^ 1);
-            if (i >= 0) {
-#pragma unroll
-                for (int j = 0; j < 2 * kTurns; j++) {
-                    const int item = me + j / 2 * kLanes;
-                    if (item < kSub * kItems && j % 2 < halves)
-                        make_table<X, D>(ring, ring.tables(s) + item / kItems * kTableBytes + j % 2 * 2 * kPlane + item % kItems * 16,
-                                         now[j / 2][j % 2]);
-                }
-            }
-            __syncwarp();
-            if (threadIdx.x % FB_WARP == 0) ptx::mbarrier_arrive(ring.full(s));
-        }
-    }
-}
-
 /* A of a sub-step: rows g and g + 8 of the warp's 16, 64 of K. */
 template <class X, Decode D, class L>
 __device__ __forceinline__ void decode_rows(const Ring<L> &ring, const fb_sm90_args &p, int stage, int sub, uint32_t (&a)[4][4])
@@ -125,7 +104,7 @@ __device__ __forceinline__ void decode_rows(const Ring<L> &ring, const fb_sm90_a
 #pragma unroll
         for (int kk = 0; kk < 4; kk++) {
             if (kk == 2 && p.log2_block == 5) t = read_table<D>(ring, table + 2 * kPlane);
-            const uint2 two = decode_four<X, D>(ptx::prmt(words[2 * kk], words[2 * kk + 1], mine), t);
+            const uint2 two = decode_four<X, D>(p, ptx::prmt(words[2 * kk], words[2 * kk + 1], mine), t);
             a[kk][h] = two.x;
             a[kk][2 + h] = two.y;
         }
@@ -217,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90(const __grid_constant__
     set_up(ring, p);
     if (threadIdx.x < kWarpgroup) {
         ptx::setmaxnreg_dec<Registers<T>::kProducer>();
-        if (threadIdx.x >= FB_WARP) scale_tiles<X, D, T>(p, ring);
+        if (threadIdx.x >= FB_WARP) table_tiles<X, D, false, Shape<T>::kSub, T>(p, ring);
         else if (ptx::elect_sync(FB_ALL_LANES)) copy_tiles<T>(p, ring);
         __syncwarp();
         leave_cluster(p, false);
@@ -262,7 +241,6 @@ extern "C" fb_status FB_CUDA(gemm_sm90_planned)(const fb_gemm_call *c, const fb_
 
 extern "C" fb_status FB_CUDA(gemm_sm90)(const fb_gemm_call *c)
 {
-    const int least = c->m <= 32 ? 32 : 64;
-    const fb_sm90_plan plan = fb_sm90_plan_for(c->w->rows, c->m, fb_ceil_div(c->w->cols, kStep), least, c->device.multiprocessors);
+    const fb_sm90_plan plan = fb_sm90_plan_for(c->w->rows, c->m, fb_ceil_div(c->w->cols, kStep), false, c->device.multiprocessors);
     return FB_CUDA(gemm_sm90_planned)(c, &plan);
 }

@@ -8,10 +8,11 @@
  *   gemm_dx  columns of W       128           rows of dY      128, 256        rows of W
  *
  *   warpgroup 0    warp 0      one lane copies: tokens by tensor copies (128-byte swizzle), packed codes likewise
- *                  warps 1-3   scale codebooks: one table of 16 values an item, a (row of W, block) pair of the stage
+ *                  warps 1-3   scale codebooks: one table of 16 values an item, a (row of W, block) pair of the stage; each warp
+ *                              makes those of every third stage
  *   warpgroups 1, 2            decode by table look-up and multiply: 64 rows each, all tokens, D in registers
  *
- *      full[s]: the copies' bytes, 3 table warps              empty[s]: 8 consumer warps (of each block that shares)
+ *      full[s]: the copies' bytes, 1 table warp               empty[s]: 8 consumer warps (of each block that shares)
  *   warpgroup 0 ---------------------------------> consumers ---------------------------------> warpgroup 0
  *
  *   stage s   | tokens: T x 128 bytes (a sub-step) | codes: 128 x 32 bytes (a sub-step) | tables: items x 32 bytes, twice |
@@ -42,7 +43,7 @@ constexpr int kItems = 128;      /* of a sub-step, and twice as many for blocks 
 constexpr int kCodeBytes = kRows * kStep / 2, kPlane = kItems * 16, kTableBytes = 4 * kPlane;
 /* What the copying and scaling warps leave to the others. */
 template <int T> struct Registers {
-    static constexpr int kProducer = T == 256 ? 56 : T == 128 ? 88 : 120, kConsumer = T == 256 ? 224 : T == 128 ? 208 : 192;
+    static constexpr int kProducer = T == 256 ? 72 : T == 128 ? 88 : 120, kConsumer = T == 256 ? 216 : T == 128 ? 208 : 192;
     static_assert((kProducer + 2 * kConsumer) * kWarpgroup <= 65536, "a multiprocessor's registers");
 };
 
@@ -115,7 +116,7 @@ template <class L> static __device__ __forceinline__ void set_up(const Ring<L> &
 {
     if (threadIdx.x == 0) {
         for (int s = 0; s < L::kStages; s++) {
-            ptx::mbarrier_init(ring.full(s), 1 + kTableWarps);
+            ptx::mbarrier_init(ring.full(s), 1 + 1);
             ptx::mbarrier_init(ring.empty(s), (unsigned)(kConsumers / FB_WARP * p.share));
         }
         ptx::fence_mbarrier_init();
@@ -166,21 +167,28 @@ struct ItemScale {
     float scale, zero;
 };
 
-/* row, column: of W; beyond the matrix the scale is 0, and so are the weights. */
-template <class L>
-static __device__ __forceinline__ ItemScale item_scale(const Ring<L> &ring, const fb_sm90_args &p, int64_t row, int64_t column)
+/* As it comes from memory; what has to be looked up is, when all of it has come. */
+struct RawScale {
+    uint32_t scale, nested, zero;
+};
+
+/* row, column: of W. Beyond the matrix codes are 0 and the tokens too, or nobody takes the output: any finite scale will do. */
+template <bool NESTED> static __device__ __forceinline__ RawScale load_scale(const fb_sm90_args &p, int row, int column)
 {
-    if (row >= p.w_rows || column >= p.w_columns) return {0.0f, 0.0f};
-    const int64_t block = (row * p.w_columns + column) >> p.log2_block;
-    const fb_scales &s = p.scales;
-    float scale;
-    if (s.absmax) {
-        scale = s.absmax[block];
-    } else {
-        const float value = ((const float *)(ring.memory + L::kMapAt))[s.absmax_codes[block]];
-        scale = __fadd_rn(__fmul_rn(value, s.nested_absmax[block / FB_NESTED_BLOCK]), s.nested_offset[0]);
-    }
-    return {scale, s.zero_points ? (float)s.zero_points[block] : p.zero};
+    RawScale r = {0, 0, 0};
+    if (row >= p.w_rows || column >= p.w_columns) return r;
+    const int64_t block = ((int64_t)row * p.w_columns + column) >> p.log2_block;
+    if (NESTED) r.scale = p.scales.absmax_codes[block], r.nested = __float_as_uint(p.scales.nested_absmax[block / FB_NESTED_BLOCK]);
+    else r.scale = __float_as_uint(p.scales.absmax[block]);
+    if (p.scales.zero_points) r.zero = p.scales.zero_points[block];
+    return r;
+}
+template <bool NESTED, class L>
+static __device__ __forceinline__ ItemScale finish_scale(const Ring<L> &ring, const fb_sm90_args &p, const RawScale &r, float offset)
+{
+    ItemScale s = {__uint_as_float(r.scale), p.scales.zero_points ? (float)r.zero : p.zero};
+    if (NESTED) s.scale = __fadd_rn(__fmul_rn(((const float *)(ring.memory + L::kMapAt))[r.scale], __uint_as_float(r.nested)), offset);
+    return s;
 }
 
 /* Four values into one word of each plane. */
@@ -191,18 +199,99 @@ template <class X> static __device__ __forceinline__ uint2 table_words(float4 bo
     return make_uint2(ptx::prmt(a, b, 0x6420), ptx::prmt(a, b, 0x7531));
 }
 
+/* The same without a zero point: a value minus 0 is the value. */
+template <class X> static __device__ __forceinline__ uint2 plain_words(float4 book, float scale)
+{
+    const uint32_t a = Half<X>::pair(__fmul_rn(book.y, scale), __fmul_rn(book.x, scale));
+    const uint32_t b = Half<X>::pair(__fmul_rn(book.w, scale), __fmul_rn(book.z, scale));
+    return make_uint2(ptx::prmt(a, b, 0x6420), ptx::prmt(a, b, 0x7531));
+}
+
 template <class X, Decode D, class L>
-static __device__ __forceinline__ void make_table(const Ring<L> &ring, int at, ItemScale s)
+static __device__ __forceinline__ void make_table(const Ring<L> &ring, int at, ItemScale s, bool zero)
 {
     if (D == Decode::Integer) {
         *(uint2 *)(ring.memory + at) = make_uint2(__float_as_uint(s.scale), __float_as_uint(__fadd_rn(s.zero, 8388608.0f)));
         return;
     }
     const float4 *book = (const float4 *)(ring.memory + L::kBookAt);
-    const uint2 w0 = table_words<X>(book[0], s), w1 = table_words<X>(book[1], s);
-    const uint2 w2 = table_words<X>(book[2], s), w3 = table_words<X>(book[3], s);
-    ring.at16(at) = make_uint4(w0.x, w1.x, w2.x, w3.x);
-    ring.at16(at + kPlane) = make_uint4(w0.y, w1.y, w2.y, w3.y);
+    uint2 w[4];
+    if (zero) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) w[i] = table_words<X>(book[i], s);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) w[i] = plain_words<X>(book[i], s.scale);
+    }
+    ring.at16(at) = make_uint4(w[0].x, w[1].x, w[2].x, w[3].x);
+    ring.at16(at + kPlane) = make_uint4(w[0].y, w[1].y, w[2].y, w[3].y);
+}
+
+/* Each warp makes all tables of every third stage, 128 in a pass: one for each sub-step, and, where blocks have 32, half of it. Item i
+ * of a pass, forward: row i of the tile; backward: row i % 64 of the step, columns of group i / 64.
+ *
+ * The next pass's scales are asked for when this one's have come, before its tables are made; three warps wait at a time. Asking
+ * earlier, into more registers, hides nothing: ptxas counts all these loads on one scoreboard, and waiting for one is waiting for the last. */
+template <class X, Decode D, bool DX, bool NESTED, int HALVES, int SUB, int T, class L>
+static __device__ __forceinline__ void table_steps(const fb_sm90_args &p, const Ring<L> &ring)
+{
+    constexpr int kTurns = kItems / FB_WARP, kPasses = SUB * HALVES;
+    const int lane = (int)threadIdx.x % FB_WARP;
+    const float offset = NESTED ? p.scales.nested_offset[0] : 0.0f;
+    RawScale raw[kTurns];
+    Turn<L::kStages> walk;
+    int n = (int)threadIdx.x / FB_WARP - 1; /* this warp's next stage, counted from the tile's first */
+    for (int skip = 0; skip < n; skip++) walk.next();
+    for (int index = first_tile(p); index < tiles_of(p); index += tile_stride(p)) {
+        const Tile tile = tile_of(p, index, T);
+        const int extra = tile.first == 0 ? p.rank_steps : 0;
+        const auto load = [&](int i, int pass) {
+            if (i < 0 || i >= tile.steps) return;
+            const int along = ((tile.first + i) * SUB + pass / HALVES) * kStep, half = pass % HALVES * 32;
+#pragma unroll
+            for (int j = 0; j < kTurns; j++) {
+                const int item = lane + j * FB_WARP;
+                raw[j] = DX ? load_scale<NESTED>(p, along + item % kStep, tile.row0 + item / kStep * 64 + half)
+                            : load_scale<NESTED>(p, tile.row0 + item, along + half);
+            }
+        };
+        load(n - extra, 0);
+#pragma unroll 1
+        for (; n < extra + tile.steps; n += kTableWarps) {
+            const int i = n - extra, s = walk.stage;
+            if (i < 0) load(i + kTableWarps, 0);
+            ptx::mbarrier_wait_parity(ring.empty(s), walk.phase ^ 1);
+#pragma unroll 1
+            for (int pass = 0; pass < kPasses && i >= 0; pass++) {
+                ItemScale scales[kTurns];
+#pragma unroll
+                for (int j = 0; j < kTurns; j++) scales[j] = finish_scale<NESTED>(ring, p, raw[j], offset);
+                if (pass < kPasses - 1) load(i, pass + 1);
+                else load(i + kTableWarps, 0);
+#pragma unroll
+                for (int j = 0; j < kTurns; j++)
+                    make_table<X, D>(ring, ring.tables(s) + pass / HALVES * kTableBytes + pass % HALVES * 2 * kPlane + (lane + j * FB_WARP) * 16,
+                                     scales[j], p.scales.zero_points != nullptr);
+            }
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(ring.full(s));
+            for (int skip = 0; skip < kTableWarps; skip++) walk.next();
+        }
+        n -= extra + tile.steps;
+    }
+}
+
+template <class X, Decode D, bool DX, int SUB, int T, class L>
+static __device__ __forceinline__ void table_tiles(const fb_sm90_args &p, const Ring<L> &ring)
+{
+    const bool nested = p.scales.absmax == nullptr;
+    if (p.log2_block == 5) {
+        if (nested) table_steps<X, D, DX, true, 2, SUB, T>(p, ring);
+        else table_steps<X, D, DX, false, 2, SUB, T>(p, ring);
+    } else {
+        if (nested) table_steps<X, D, DX, true, 1, SUB, T>(p, ring);
+        else table_steps<X, D, DX, false, 1, SUB, T>(p, ring);
+    }
 }
 
 /* ---- consumers: look-up ---------------------------------------------------------------------------------------------- */
@@ -227,7 +316,7 @@ template <Decode D, class L> static __device__ __forceinline__ Table read_table(
 
 /* Weights 0 to 3 of two bytes of codes (byte 0: weight 0 in the high nibble) as two pairs of 16 bits. A permute takes its low 16 bits as
  * four selectors of 8 bytes each: three bits of the code choose in either half of the table, the fourth between the halves. */
-template <class X, Decode D> static __device__ __forceinline__ uint2 decode_four(uint32_t bytes, const Table &t)
+template <class X, Decode D> static __device__ __forceinline__ uint2 decode_four(const fb_sm90_args &p, uint32_t bytes, const Table &t)
 {
     if (D == Decode::Integer) {
         const uint32_t odd = bytes & 0x0f0fu, even = bytes >> 4 & 0x0f0fu;
@@ -239,7 +328,7 @@ template <class X, Decode D> static __device__ __forceinline__ uint2 decode_four
         for (int i = 0; i < 4; i++) w[i] = __fmul_rn(__fsub_rn(w[i], zero), scale); /* the difference is exact */
         return make_uint2(Half<X>::pair(w[1], w[0]), Half<X>::pair(w[3], w[2]));
     }
-    const uint32_t index = bytes & 0x7777u, half = (bytes >> 1 & 0x4444u) | 0x3210u;
+    const uint32_t index = bytes & 0x7777u, half = ptx::lop3<0xea>(bytes >> 1, p.choice, p.places); /* (a & b) | c */
     const uint32_t low = ptx::prmt(ptx::prmt(t.low.x, t.low.y, index), ptx::prmt(t.low.z, t.low.w, index), half);
     const uint32_t high = ptx::prmt(ptx::prmt(t.high.x, t.high.y, index), ptx::prmt(t.high.z, t.high.w, index), half);
     return make_uint2(ptx::prmt(low, high, 0x4051), ptx::prmt(low, high, 0x6273));
@@ -251,7 +340,7 @@ template <class L> static __device__ __forceinline__ void hand_back(const Ring<L
     __syncwarp();
     if (threadIdx.x % FB_WARP) return;
     ptx::mbarrier_arrive(ring.empty(stage));
-    if (p.share > 1) ptx::mbarrier_arrive_cluster(ptx::mapa(ring.empty(stage), ptx::cluster_rank() ^ 1));
+    if (p.share > 1) ptx::mbarrier_arrive_remote(ptx::mapa(ring.empty(stage), ptx::cluster_rank() ^ 1));
 }
 
 /* ---- the way out --------------------------------------------------------------------------------------------------------

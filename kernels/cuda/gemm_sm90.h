@@ -20,7 +20,7 @@ struct fb_sm90_args {
     const float *codebook;
     float zero; /* where there are no zero points: 8 for INT4's codes as they are */
     int format, log2_block;
-    int64_t w_rows, w_columns;
+    int w_rows, w_columns;
     int rows, tokens, steps; /* steps: of the whole sum, without the low-rank product */
     int tiles_rows, tiles_tokens, split, share;
     fb_dtype x_dtype, y_dtype;
@@ -29,6 +29,7 @@ struct fb_sm90_args {
     const uint16_t *low_rank; /* gemm: [rows, rank], gemm_dx: [rank, rows]; NULL: none */
     int rank, rank_steps;
     bool staged, accumulate;
+    uint32_t choice, places; /* 0x4444, 0x3210 (gemm_sm90.cuh: decode_four): as constants of the code they would cost an instruction more */
     uint32_t threshold; /* gemm_dx: of the low-rank product's dropout; 0: none */
     uint64_t seed;
 };
@@ -66,37 +67,52 @@ static inline bool fb_sm90_serves(const fb_gemm_call &c, bool dx)
     return !c.low_rank.rank || (c.low_rank.rank % 8 == 0 && fb_wide(c.low_rank.u, 16));
 }
 
-/* The cheapest of the tile widths and splits: rounds of tiles times what a tile takes. A tile of t tokens takes the tensor cores
- * t clocks a step for every 32 rows; the decode of its weights takes as long as 64 tokens. */
-static inline fb_sm90_plan fb_sm90_plan_for(int64_t rows, int64_t tokens, int64_t steps, int least_tokens, int multiprocessors)
+/* Clocks on an H200, from the plans measured there: a step of 64 of the sum takes as long as the decode of its weights, and more where
+ * wgmma takes longer; a tile its way in and out; a split the sums that the blocks of its cluster read from each other. */
+static inline double fb_sm90_tile_clocks(int tokens, int64_t steps, int split, bool dx)
 {
+    const double step = dx ? (tokens > 128 ? 1400 : 1150) : tokens > 128 ? 1250 : tokens > 64 ? 750 : 600;
+    return (double)fb_ceil_div(steps, split) * step + 4000 + 20 * tokens + (split > 1 ? 40 * tokens : 0);
+}
+
+/* Clusters that run at one time: those of two fill the chip; of 4 an H200 with 132 multiprocessors holds 30, of 8 15, because a cluster
+ * stays inside a GPC and not every GPC has 16 or 18. A 31st would take as long as all others together. */
+static inline int64_t fb_sm90_resident(int multiprocessors, int split)
+{
+    return split <= 2 ? multiprocessors / split : (int64_t)multiprocessors * 10 / 11 / split;
+}
+
+/* The cheapest of the tile widths and splits: rounds of tiles times what a tile takes. Two blocks that copy each token once (share)
+ * were never faster by more than 1 % (M = 512 ... 4096), and up to 7 % slower: L2 is not the bound yet. */
+static inline fb_sm90_plan fb_sm90_plan_for(int64_t rows, int64_t tokens, int64_t steps, bool dx, int multiprocessors)
+{
+    const int least_tokens = dx ? 128 : tokens <= 32 ? 32 : 64;
     fb_sm90_plan best = {least_tokens, 1, 1, 0};
     double least = 0;
     for (int t = least_tokens; t <= 256; t *= 2) {
         const int64_t tiles = fb_ceil_div(rows, 128) * fb_ceil_div(tokens, t);
         for (int split = 1; split <= 8; split *= 2) {
-            if (split > 1 && (tiles * split > multiprocessors || steps / split < 4)) break;
-            const double cost = (double)fb_ceil_div(tiles * split, multiprocessors) * ((double)fb_ceil_div(steps, split) + 8) * (t > 64 ? t : 64);
+            const int64_t at_a_time = fb_sm90_resident(multiprocessors, split);
+            if (split > 1 && (tiles > at_a_time || steps / split < 4)) break;
+            const double cost = (double)fb_ceil_div(tiles, at_a_time) * fb_sm90_tile_clocks(t, steps, split, dx);
             if (least == 0 || cost < 0.98 * least) least = cost, best.tokens = t, best.split = split;
         }
         if (t >= tokens) break;
     }
-    /* Two blocks that copy each token once save L2 a third of its reads, where there are enough tiles to keep pairs busy. */
-    const int64_t tiles = fb_ceil_div(rows, 128) * fb_ceil_div(tokens, best.tokens);
-    if (best.split == 1 && best.tokens == 256 && tiles >= 2 * multiprocessors) best.share = 2;
     return best;
 }
 
 static inline fb_sm90_args fb_sm90_args_of(const fb_gemm_call &c, const fb_sm90_plan &plan, bool dx, int step)
 {
     fb_sm90_args p = {};
+    p.choice = 0x4444u, p.places = 0x3210u;
     p.scales = fb_scales_of(c.w);
     p.codebook = c.w->codebook;
     p.zero = fb_sm90_integer(c) && c.w->format == FB_INT4 ? FB_INT4_ZERO : 0;
     p.format = (int)c.w->format;
     p.log2_block = fb_log2(c.w->block_size);
-    p.w_rows = c.w->rows;
-    p.w_columns = c.w->cols;
+    p.w_rows = (int)c.w->rows;
+    p.w_columns = (int)c.w->cols;
     p.rows = (int)(dx ? c.w->cols : c.w->rows);
     p.tokens = (int)c.m;
     p.steps = (int)fb_ceil_div(dx ? c.w->rows : c.w->cols, step);
