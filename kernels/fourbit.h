@@ -235,6 +235,7 @@ fb_status fb_adamw8(fb_context *ctx, const fb_adamw *hyper, int64_t n, void *par
 typedef enum fb_weights {
     FB_WEIGHTS_ROUNDED = 0,
     FB_WEIGHTS_EXACT,
+    FB_WEIGHTS_CODES, /* a codebook rounded to x's type times absmax, unrounded: fb_codes16_factor of formats.h */
     FB_WEIGHTS_FLUSHED /* rounded to bf16, and any operand or sum below 2^-126 counts as zero (AVX512-BF16, AMX) */
 } fb_weights;
 fb_weights fb_gemm_weights(const fb_context *ctx, const fb_matrix *w, int64_t m, fb_dtype x_dtype);

@@ -131,6 +131,14 @@ void check_weights(const fb_matrix *w, fb_weights weights, fb_dtype dtype, doubl
         }
         float value = book[fb_nibble(w->codes, i)];
         if (w->format == FB_INT4_AFFINE) value -= (float)w->zero_points[block];
+        if (weights == FB_WEIGHTS_CODES) {
+            const float factor = fb_codes16_factor(w->format, dtype);
+            const double zero = w->format == FB_INT4_AFFINE ? (double)w->zero_points[block] : 0;
+            uint32_t cell;
+            fb_store(&cell, dtype, 0, book[fb_nibble(w->codes, i)] * factor);
+            out[i] = ((double)fb_load(&cell, dtype, 0) - zero) / (double)factor * (double)scale;
+            continue;
+        }
         if (weights == FB_WEIGHTS_EXACT) {
             out[i] = (double)value * (double)scale; /* 48 bits: exact */
             continue;

@@ -226,11 +226,41 @@ static void memory_arithmetic(void)
     REQUIRE(!(fabs(gigabytes - 3.03) > 0.01), "%.3f GB saved, the paper has about 3", gigabytes);
 }
 
+/* What rounding a codebook to 16 bits costs (fb_codes16_factor), beside rounding each weight: relative to the weights as they are in fp32. */
+static void codes_in_16_bits(void)
+{
+    static const struct {
+        fb_format format;
+        fb_dtype t;
+        double codes, rounded; /* per mille */
+    } all[] = {{FB_NF4, FB_BF16, 0.80, 1.62}, {FB_NF4, FB_F16, 0.081, 0.202}, {FB_FP4, FB_BF16, 0, 1.62}, {FB_INT4, FB_BF16, 0, 1.62}, {FB_INT4_AFFINE, FB_F16, 0, 0.213}};
+    enum { ROWS = 64 };
+    float *back = malloc(sizeof(float) * ROWS * SIDE);
+    double *exact = malloc(sizeof(double) * ROWS * SIDE), *got = malloc(sizeof(double) * ROWS * SIDE);
+    if (!back || !exact || !got) exit(2);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        guarded_matrix w;
+        quantize_and_back(all[i].format, 64, ROWS, false, back, &w);
+        check_weights(&w.m, FB_WEIGHTS_EXACT, all[i].t, exact);
+        for (int rounded = 0; rounded < 2; rounded++) {
+            double off = 0, norm = 0, want = rounded ? all[i].rounded : all[i].codes;
+            check_weights(&w.m, rounded ? FB_WEIGHTS_ROUNDED : FB_WEIGHTS_CODES, all[i].t, got);
+            for (int64_t k = 0; k < ROWS * SIDE; k++) off += (got[k] - exact[k]) * (got[k] - exact[k]), norm += exact[k] * exact[k];
+            double error = 1e3 * sqrt(off / norm);
+            REQUIRE(fabs(error - want) <= 0.05 * want + 1e-4, "%s, %s, %s: off by %.4f per mille, expected %.4f", fb_format_name(all[i].format),
+                    fb_dtype_name(all[i].t), rounded ? "weights rounded" : "codes rounded", error, want);
+        }
+        gm_free(&w);
+    }
+    free(back), free(exact), free(got);
+}
+
 static const suite_test tests[] = {{"closed_form_tables", closed_form_tables},
                                    {"measured_error", measured_error},
                                    {"published_error_table", published_error_table},
                                    {"double_quantization_cost", double_quantization_cost},
                                    {"code_entropy", code_entropy},
                                    {"memory_arithmetic", memory_arithmetic},
+                                   {"codes_in_16_bits", codes_in_16_bits},
                                    {NULL, NULL}};
 const suite suite_theory = {"theory", "measured error on the closed form, published tables, memory", false, tests};

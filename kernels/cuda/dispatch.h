@@ -31,7 +31,7 @@ typedef struct fb_sm90_rule {
 
 static const fb_sm90_rule fb_sm90_rules[] = {
     /* M from    to  path */
-    {      1,        16, FB_SM90_STREAM },
+    {      1,         8, FB_SM90_STREAM },
     {     17, INT64_MAX, FB_SM90_GEMM },
     {     65, INT64_MAX, FB_SM90_GEMM_DX },
 };

@@ -1,6 +1,7 @@
 /* gemm.cu — Y = X W^T (+ U B^T) (+ bias), W in 4 bits: the choice of a path.  The kernels are in the paths' own files. */
 #include "gemm.cuh"
 #include "dispatch.h"
+#include "gemm_sm90.h"
 #include "gemm_split.cuh"
 
 namespace {
@@ -101,8 +102,9 @@ extern "C" size_t FB_CUDA(gemm_workspace)(const fb_context *ctx, fb_device devic
     return workspace_of(plan_of(ctx, device, w, m, t, nullptr, nullptr), w, m); /* where a path of sm_90a takes the call, it needs none */
 }
 
-/* Every path multiplies weights as dequantize gives them. */
-extern "C" fb_weights FB_CUDA(gemm_weights)(const fb_context *, fb_device, const fb_matrix *, int64_t, fb_dtype)
+/* By shape alone: where pointers keep a call from gemm_stream_sm90, gemm_any does the same with its weights. */
+extern "C" fb_weights FB_CUDA(gemm_weights)(const fb_context *ctx, fb_device device, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    return FB_WEIGHTS_ROUNDED;
+    if (ctx && ctx->flags & FB_BATCH_INVARIANT) return FB_WEIGHTS_ROUNDED;
+    return FB_CUDA(gemm_stream_sm90_shape)(device, w, m, t) ? FB_WEIGHTS_CODES : FB_WEIGHTS_ROUNDED;
 }

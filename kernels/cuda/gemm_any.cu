@@ -25,8 +25,9 @@ struct Tile {
     int64_t row0, token0;
 };
 
+/* CODES: weights as gemm_stream_sm90 has them (FB_WEIGHTS_CODES), where a pointer keeps the call from gemm_stream_sm90. */
 /* 8 of a row's 32: k = quarter, quarter + 4 ... so that the four threads of a row and eight rows store to 32 banks. */
-template <class T> __device__ __forceinline__ void fill_weights(const fb_product &p, const Tile &tile, int64_t k0)
+template <class T, bool CODES> __device__ __forceinline__ void fill_weights(const fb_product &p, const Tile &tile, int64_t k0)
 {
     const int row = (int)threadIdx.x / 4, quarter = (int)threadIdx.x % 4;
     const int64_t n = tile.row0 + row;
@@ -36,7 +37,8 @@ template <class T> __device__ __forceinline__ void fill_weights(const fb_product
         if (n < p.n && k < p.k) {
             const int64_t i = n * p.k + k, block = i >> p.log2_block;
             v = __fsub_rn(tile.table[fb_nibble(p.codes, i)], fb_block_zero(p.scales, block));
-            v = fb_rounded_to<T>(__fmul_rn(v, fb_block_scale(p.scales, block)));
+            v = __fmul_rn(v, fb_block_scale(p.scales, block));
+            if (!CODES) v = fb_rounded_to<T>(v);
         }
         tile.weights[(quarter + 4 * j) * kPitch + row] = v;
     }
@@ -84,12 +86,16 @@ template <class T> __device__ __forceinline__ void store(const fb_product &p, in
     }
 }
 
-template <class T> __global__ void __launch_bounds__(kThreads) gemm_any(const fb_product p)
+template <class T, bool CODES> __global__ void __launch_bounds__(kThreads) gemm_any(const fb_product p)
 {
     FB_SHARED(float, weights, [kStep * kPitch]);
     FB_SHARED(float, tokens, [kTokens * (kStep + 1)]);
     FB_SHARED(float, table, [FB_CODES]);
     fb_load_codebook(table, p.codebook, p.format);
+    if (CODES && threadIdx.x < FB_CODES) {
+        const float factor = fb_codes16_factor((fb_format)p.format, fb_element<T>::dtype);
+        table[threadIdx.x] = __fdiv_rn(fb_rounded_to<T>(__fmul_rn(table[threadIdx.x], factor)), factor);
+    }
 
     const int64_t row_tiles = (p.n + kRows - 1) / kRows, tiles = row_tiles * ((p.m + kTokens - 1) / kTokens);
     for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
@@ -105,7 +111,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) gemm_any(const fb
         }
         for (int64_t k0 = 0; k0 < p.k; k0 += kStep) {
             __syncthreads();
-            fill_weights<T>(p, tile, k0);
+            fill_weights<T, CODES>(p, tile, k0);
             fill_tokens<T>(p, tile, p.x, p.k, k0);
             __syncthreads();
             multiply(tile, m < p.m, acc);
@@ -119,7 +125,10 @@ template <class T> fb_status launch(const fb_gemm_call &c)
     fb_operand all[FB_GEMM_OPERANDS];
     fb_gemm_operands(c, false, 0, all);
     const int64_t tiles = fb_ceil_div(c.w->rows, kRows) * fb_ceil_div(c.m, kTokens);
-    return FB_LAUNCH(c.ctx, (gemm_any<T>), fb_plain_grid(tiles, kThreads), all, fb_product_of(c));
+    const fb_grid grid = fb_plain_grid(tiles, kThreads);
+    if (FB_CUDA(gemm_weights)(c.ctx, c.device, c.w, c.m, c.x_dtype) == FB_WEIGHTS_CODES)
+        return FB_LAUNCH(c.ctx, (gemm_any<T, true>), grid, all, fb_product_of(c));
+    return FB_LAUNCH(c.ctx, (gemm_any<T, false>), grid, all, fb_product_of(c));
 }
 
 } // namespace

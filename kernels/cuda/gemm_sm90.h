@@ -39,6 +39,7 @@ extern "C" {
 bool FB_CUDA(gemm_sm90_serves)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_sm90)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_sm90_planned)(const fb_gemm_call *, const fb_sm90_plan *);
+bool FB_CUDA(gemm_stream_sm90_shape)(fb_device, const fb_matrix *, int64_t m, fb_dtype x_dtype); /* served, but for where pointers point */
 bool FB_CUDA(gemm_stream_sm90_serves)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_stream_sm90)(const fb_gemm_call *);
 fb_status FB_CUDA(gemm_stream_sm90_planned)(const fb_gemm_call *, const fb_sm90_plan *); /* split, blocks */

@@ -1,478 +1,478 @@
-/* gemm_stream_sm90.cu — Y = X W^T (+ U B^T) (+ bias) on Hopper for M from 1 to 16: weights as one stream, K a multiple of 32.
+/* gemm_stream_sm90.cu — Y = X W^T (+ U B^T) (+ bias) on Hopper for M from 1 to 8: weights as one stream, K a multiple of 32.
  *
- * FLOPs: 2 M N K. Bytes: N K (1/2 + 4/B) of weights once (doubly quantized: 1/2 + 1/B + 4/(256 B)); 2 M K of X for every cluster, from
- * L2; y_size M N. 28672 x 8192, block 64, at 4.3 TB/s: 30.7 us, memory the bound; the tensor cores would need 0.3 M us.
+ * FLOPs: 2 M N K. Bytes: N K (1/2 + 4/B) of weights once (doubly quantized: 1/2 + 1/B + 4/(256 B)); 2 M K of X for every block, from L2;
+ * y_size M N. 28672 x 8192, block 64, at 4.2 TB/s: 31.5 us, memory the bound.
  *
- *   a unit: 32 rows of W, all of the block's K; block i takes units i, i + blocks ...      a stage: 1024 columns of the 32 rows
+ * A weight is a code of 16 bits times absmax, which is taken out of the sum of its block (FB_WEIGHTS_CODES, formats.h): what is left to do
+ * for two weights is one look-up of a byte, straight into an operand of the tensor cores.
  *
- *           K: 0      256     512     768     1023
- *            +-------+-------+-------+-------+     warp 8: lane r copies row r, 512 bytes of codes and their scales in a bulk copy
- *    32 rows | warp  |   1   |   2   |   3   |     each, first to leave L2; it runs four stages ahead, across units
- *            | 0 (4) |  (5)  |  (6)  |  (7)  |     warps 0-3 take the even stages, 4-7 the odd ones; lane (g, t): rows g, g + 8,
- *            +-------+-------+-------+-------+     g + 16, g + 24, columns 64 t ... of its warp's 256
+ *      byte b    lane 0    lane 1            lane 31         hi, lo: 16 bits each; hi is the upper nibble, the even column
+ *      128 b    | hi, lo | hi, lo |  ...  | hi, lo |         256 pairs, once in each bank: no look-up waits for another (32 KiB)
  *
- *      full[s]: the copies' bytes          empty[s]: 4 warps, once codes and scales are in registers         summed: 8 warps x blocks
- *   warp 8 -----------------------> warps 0-7 -----------------------> warp 8            warps 0-7 ------------------> warps 0-7
+ *   a block: 8 warps, each with a part of K; 32 rows of W at a time (a unit), blocks taking units in turn
+ *   a step of a warp: 256 columns of the unit's rows, 4 KiB, by one tensor copy into a ring of its own, some steps ahead and across units; the
+ *   scales likewise where a row's four are whole 16 bytes (blocks of 64, fp32, K % 256 = 0), else by plain loads a step ahead, a row a lane
  *
- * The sum over K: every warp has a part of each unit's sum, and with a cluster of S blocks, each of which takes a part of K, there
- * are 8 S parts. They go to the block of the cluster that owns the rows (32 / S each), by plain stores into its shared memory, and
- * are added there in the order of blocks and warps, whoever came first: the same bits every time, no workspace, no second launch,
- * no counter that somebody must reset. This happens one unit late, while the next one's weights are multiplied.
+ *             group 0     group 1     group 2     group 3           lane (g, t): rows g, g + 8 ... (turned: quad_row), a quarter of the
+ *           +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+             columns of each group: 8 bytes
+ *     row   |t0|t1|t2|t3|t0|t1|t2|t3|t0|t1|t2|t3|t0|t1|t2|t3|       fragment j: 4 columns of each lane, 16 rows, all of one block
+ *           +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+       eight groups of 32 for blocks of 32, or where K % 64 is 32
  *
- * Decode. A weight must be rounded as dequantize does it: fp32 product, one rounding. Two ways lead there, and they wear out different units:
+ *   sums: d of a group by mma, acc += scale * d. The warps' parts of a unit go through shared memory and are added there in their order, one unit
+ *   late, so that nobody waits at the barrier between the two. Where X does not fit in shared memory (M = 8: K > 5000) or units are few,
+ *   K is cut among the blocks of a cluster, and each adds up its share of the rows. The same bits every time; no workspace, no second launch.
  *
- *      5 words of 8    pairs of fp32 from a table 16 times in shared memory (decode_mma.cuh): a wavefront for 32 weights,
- *                      1.5 ALU operations each
- *      3 words of 8    byte permutes in a table of the block's 16 finished values in registers (gemm_sm90.cuh): no shared memory,
- *                      2.6 ALU operations each, and 16 for the table, which serves the 64 weights of a lane's row
+ *   v1  weights rounded one by one as dequantize gives them, by look-up in fp32 and byte permutes side by side; 64 bulk copies a stage from one
+ *       warp; M to 16. Predicted 34-38 us for 28672 x 8192, M = 1. Measured on an H200: 170 us. Learnt: 6.3 issue slots a weight where 4 are
+ *       all there are; a lane's bulk copy takes some 40 clocks to issue, and consumers waited for the copying warp half of the time
+ *   v2  FB_WEIGHTS_CODES; loads straight into registers: 65.9 us. Learnt: 8 rows x 32 bytes a load, and 8 bytes of scales a lane, wear out L1's
+ *       tags and fetch each sector of scales four times
+ *   v3  codes by cp.async: 66.0 us: it writes shared memory a sector (32 bytes) a wavefront, as much traffic as the look-ups
+ *   v4  tensor copies, 16 warps, steps of 128: 53.3 us. Without its scales' loads 44.5, without the sums 48.5, without look-ups 48.0; M = 8,
+ *       two blocks a cluster, 66.3 (47.8 without the sums); 8192 x 8192 20.9 us, 4096 x 4096 8.9 us, of which some 6 are launch, table and X
+ *   v5  8 warps and steps of 256: half the barriers and parts; scales by tensor copies, nobody waits for the unit's barrier, the 16-bit
+ *       codebook comes with the arguments. Predicted 38-42 us for 28672 x 8192, M = 1. Measured: not yet; proved in the executor
+ *       (validate/simt/test_gemm_stream.cpp)
  *
- *   clocks for 32 weights of a multiprocessor       shared memory (1 wavefront a clock)                  ALU (2 warps a clock)
- *      look-up alone                                1 + codes in and out .25 + X .13 + scales .03 = 1.41      .8
- *      permutes alone                               .41                                                      1.45
- *      5 : 3                                        1.04                                                     1.13
+ *   (28672 x 8192, NF4 block 64, M = 1 unless said; an H200, CUDA graphs over copies of the weights larger than L2; bf16 cuBLAS took 107-120 us)
  *
- *   v1  as above. Predicted on an H200 at 1.9 GHz: 32 / 1.13 = 28 weights a clock of the 30.5 that memory brings: at best 93 % of the
- *       roof; with 97 % from units that do not divide (896 on 132 blocks) 34 us for 28672 x 8192, M <= 8, 3.2 x bf16's floor, and 38 us
- *       if the two units overlap to 90 %; M = 16: shared memory 1.17, 1 us more. 4096 x 4096: 2.2 us of memory and 1.5 of start and table: 4 us. Doubly quantized: 8 % fewer bytes,
- *       0.15 issue slots of 3.7 more. In flight: 64 KiB of codes a multiprocessor, where 4.3 TB/s x 0.8 us / 132 asks for 26. 64
- *       bulk copies of 16 to 512 bytes a stage, one in 17 clocks. 168 registers, the most that nine warps can have, no spills.
- *       Measured: unconfirmed, no Hopper GPU was at hand; proved in the executor (validate/simt/test_gemm_stream.cpp).
- *
- * Why not above M = 16: for 32 tokens X takes half a wavefront for 32 weights, and parts of 64 KiB for each unit of 16 KiB as much
- * again; gemm_sm90.cu, which keeps sums in wgmma's registers, is predicted faster there.
- *
- * Settles it on a GPU: make gpu-report, or build/bin/fourbit-gpu --filter 'gemm/cuda' (M 1 ... 16 beside cuBLAS).
+ * Reproduce: make gpu-report, or build/bin/fourbit-gpu --profile full --filter 'gemm/cuda/nf4/b64/M1_'
  */
 #include "decode_mma.cuh"
-#include "gemm_sm90.cuh"
+#include "gemm_sm90.h"
 
 namespace {
 
-constexpr int kWarps = 8, kConsumers = kWarps * FB_WARP, kThreads = kConsumers + FB_WARP;
-constexpr int kRows = 32, kSlice = 256, kTeam = 4, kStep = kTeam * kSlice; /* kTeam: warps that share a stage */
-constexpr int kPermuted = 3;                                              /* of a lane's 8 words in a row */
+constexpr int kWarps = 8, kThreads = FB_WARP * kWarps, kRows = 32, kStep = 256, kMostTokens = 8, kMostStages = 6;
 
-/* A stage. Pitches: 8 lanes' 16 bytes of two rows are in all banks, the scales of 8 rows in different ones; room for a piece that is
- * widened to whole 16 bytes. Scales: fp32, or 8-bit codes of them. */
-constexpr int kCodePitch = kStep / 2 + 16, kScalePitch = kStep / 32 * 4 + 16, kBytePitch = kStep / 32 + 16;
-constexpr int kScalesAt = kRows * kCodePitch, kZerosAt = kScalesAt + kRows * kScalePitch, kStage = kZerosAt + kRows * kBytePitch;
-constexpr int kStages = 4;
-
-/* Shared memory: the pair table, the map of 8-bit scales, the ring, barriers, parts of sums, X. */
-constexpr int kMapAt = FB_PAIR_BYTES, kRingAt = kMapAt + FB_NESTED_MAP_BYTES, kFullAt = kRingAt + kStages * kStage;
-constexpr int kEmptyAt = kFullAt + 8 * kStages, kSummedAt = kEmptyAt + 8 * kStages, kPartsAt = kFullAt + 128;
-static_assert(kStage % 128 == 0 && kSummedAt + 8 <= kPartsAt, "alignment, room for the barriers");
+/* Shared memory, by shared addresses. The pair table begins at a multiple of its size, so that a look-up's address is a byte of codes in place, or'ed
+ * with the lane's: an addition less for every two weights. The system keeps 1 KiB before the first dynamic byte (the executor 3), and what
+ * is small fills the gap between that and the table.
+ *
+ *      3 KiB: barriers, map of 8-bit scales, scales that come by plain loads, parts of sums of two units | 32 KiB: pair table |
+ *      64 KiB: rings of codes, rings of scales, X   */
+constexpr int kTableBytes = 256 * FB_WARP * 4, kLeastWindow = 1024, kMostWindow = 3072;
+constexpr int kBarriersAt = kMostWindow, kMapAt = kBarriersAt + 512, kScalesAt = kMapAt + FB_NESTED_MAP_BYTES, kScaleBytes = kRows * 8 * 5;
+constexpr int kPartsAt = kScalesAt + kWarps * kScaleBytes, kPartsBytes = 2 * kWarps * kMostTokens * kRows * 4, kRingAt = 2 * kTableBytes;
+constexpr int kStage = kRows * kStep / 2, kScaleStage = kRows * 4 * 4; /* of a warp */
+static_assert(kWarps * kMostStages * 8 <= 512 && kPartsAt % 128 == 0 && kPartsAt + kPartsBytes <= kTableBytes, "room in the gap; alignment");
 
 struct Args {
+    CUtensorMap codes, scales; /* boxes of 32 rows: of 128 bytes, 128-byte swizzle; of 4 scales */
     fb_product p;
-    int split, units, slices; /* blocks of a cluster; of 32 rows; of 256 columns */
-    int x_at;
-};
-
-/* Parts of a unit's sums at their owner: [2 units][8 split parts][M][rows each], rows of one block apart by 4 more: no conflicts. */
-__host__ __device__ constexpr int rows_each(int split) { return kRows / split; }
-__host__ __device__ constexpr int part_pitch(int split) { return split == 1 ? kRows + 4 : kRows / split; }
-__host__ __device__ constexpr int parts_bytes(int split, int m) { return 2 * kWarps * split * m * part_pitch(split) * 4; }
-
-/* What a block does: columns first ... last - 1 of units unit, unit + stride ... */
-struct Work {
-    int first, last, unit, stride, rank;
-};
-__device__ __forceinline__ Work work_of(const Args &a)
-{
-    Work w;
-    w.rank = a.split > 1 ? (int)ptx::cluster_rank() : 0;
-    w.first = (int)((int64_t)a.slices * w.rank / a.split) * kSlice;
-    w.last = (int)((int64_t)a.slices * (w.rank + 1) / a.split) * kSlice;
-    if (w.last > a.p.k) w.last = (int)a.p.k;
-    w.unit = (int)blockIdx.x / a.split;
-    w.stride = (int)gridDim.x / a.split;
-    return w;
-}
-
-/* ---- warp 8: the stream -------------------------------------------------------------------------------------------------- */
-
-/* The blocks of `columns` elements from e on, widened to a multiple of `group` at both ends: 16 bytes. */
-struct Piece {
-    int64_t first;
-    int count;
-};
-__device__ __forceinline__ Piece piece_of(int64_t e, int columns, int log2_block, int group)
-{
-    Piece q;
-    q.first = e >> log2_block & ~(int64_t)(group - 1);
-    q.count = (int)(((e + columns - 1) >> log2_block | (group - 1)) + 1 - q.first);
-    return q;
-}
-
-__device__ void stream(const Args &a, const Work &w, uint32_t shared)
-{
-    const fb_product &p = a.p;
-    const int lane = (int)threadIdx.x % FB_WARP;
-    const uint64_t once = ptx::createpolicy_evict_first();
-    sm90::Turn<kStages> walk;
-    for (int unit = w.unit; unit < a.units; unit += w.stride) {
-        const int64_t row = unit * (int64_t)kRows + lane < p.n ? unit * (int64_t)kRows + lane : p.n - 1; /* beyond N: the last one again */
-        for (int k = w.first; k < w.last; k += kStep, walk.next()) {
-            const int columns = w.last - k < kStep ? w.last - k : kStep;
-            const int64_t e = row * p.k + k;
-            const Piece bytes = piece_of(e, columns, p.log2_block, 16);
-            const Piece scales = p.scales.absmax ? piece_of(e, columns, p.log2_block, 4) : bytes;
-            const uint32_t codes_bytes = (uint32_t)columns / 2, scale_bytes = (uint32_t)scales.count * (p.scales.absmax ? 4 : 1);
-            const uint32_t zero_bytes = p.scales.zero_points ? (uint32_t)bytes.count : 0;
-            const uint32_t all = __reduce_add_sync(FB_ALL_LANES, codes_bytes + scale_bytes + zero_bytes);
-            const uint32_t full = shared + (uint32_t)(kFullAt + 8 * walk.stage), to = shared + (uint32_t)(kRingAt + walk.stage * kStage);
-            const auto copy = [=](int at, const void *from, uint32_t size) { ptx::cp_async_bulk_load_hint(to + (uint32_t)at, from, size, full, once); };
-            ptx::mbarrier_wait_parity(shared + (uint32_t)(kEmptyAt + 8 * walk.stage), walk.phase ^ 1);
-            if (lane == 0) ptx::mbarrier_arrive_expect_tx(full, all);
-            __syncwarp();
-            copy(lane * kCodePitch, p.codes + e / 2, codes_bytes);
-            if (p.scales.absmax) copy(kScalesAt + lane * kScalePitch, p.scales.absmax + scales.first, scale_bytes);
-            else copy(kScalesAt + lane * kBytePitch, p.scales.absmax_codes + scales.first, scale_bytes);
-            if (zero_bytes) copy(kZerosAt + lane * kBytePitch, p.scales.zero_points + bytes.first, zero_bytes);
-        }
-    }
-}
-
-/* ---- warps 0 to 7: before the stream ----------------------------------------------------------------------------------------- */
-
-/* X of the block's columns, zeros beyond K: [slice][token][64 columns of lane t: 8 pieces, i < 4 in the first 256 bytes]. */
-__device__ __forceinline__ int x_offset(int slice, int tokens, int token, int i, int t)
-{
-    return (slice * tokens + token) * kSlice * 2 + i / 4 * 256 + fb_x_piece(token, i % 4, t);
-}
-__device__ __forceinline__ void stage_x(const Args &a, const Work &w, uint32_t x)
-{
-    const int tokens = (int)a.p.m, all = (w.last - w.first + kSlice - 1) / kSlice * tokens * 32;
-    for (int q = (int)threadIdx.x; q < all; q += kConsumers) {
-        const int slice = q / 32 / tokens, token = q / 32 % tokens, i = q % 32 / 4, t = q % 4, k = w.first + slice * kSlice + 64 * t + 8 * i;
-        const bool inside = k < w.last;
-        const uint16_t *from = (const uint16_t *)a.p.x + (inside ? token * a.p.k + k : 0);
-        ptx::cp_async_16_zfill(x + (uint32_t)x_offset(slice, tokens, token, i, t), from, inside ? 16 : 0);
-    }
-    ptx::cp_async_commit_group();
-}
-
-/* ---- a slice of a stage: from shared memory to registers, from there into the sums ------------------------------------------- */
-
-/* Of rows g + 8 i: the lane's 64 columns in two halves, each within one block. */
-struct Slice {
-    uint4 codes[4][2];
-    float2 scale[4][2]; /* (scale, zero point); 0 beyond K */
+    int log2_split, units, steps; /* blocks of a cluster; of 32 rows; of 256 columns */
+    float factor, inverse;        /* of the codes, which the sums must lose again */
+    bool tensor_scales;
+    int per_step;                 /* of a row: 4: scales of a step begin at a multiple of four blocks; 1: they are one; 0: neither */
+    int stages, scale_ring_at, x_at, x_pitch; /* of a warp's rings; bytes */
+    uint16_t book[FB_CODES];                  /* the codebook in 16 bits */
 };
 
 struct Lane {
-    int g, t, warp, team;
-    int64_t start[4]; /* first element of its rows */
-    float offset;     /* *nested_offset */
-    bool halves;      /* the second half may be in another block */
+    int self, g, t, warp;
+    int row;         /* of a unit: its first of four, 8 apart */
+    int first, last; /* the warp's steps */
+    int unit, stride;
+    float offset;    /* *nested_offset */
 };
 
-/* columns: of the row, before the half's first one; d: of the step, likewise. */
-template <bool ZERO>
-__device__ __forceinline__ float2 scale_of(const fb_product &p, const unsigned char *stage, const float *map, const Lane &lane, int i, int k, int d,
-                                           float nested)
-{
-    const int row = lane.g + 8 * i;
-    const uint32_t e = (uint32_t)lane.start[i] + (uint32_t)k; /* its low bits say where in the widened piece */
-    const uint32_t byte = ((e & ((16u << p.log2_block) - 1)) + (uint32_t)d) >> p.log2_block;
-    fb_raw_scale r = {nested, 0, 0};
-    if (p.scales.absmax)
-        r.absmax = ((const float *)(stage + kScalesAt + row * kScalePitch))[((e & ((4u << p.log2_block) - 1)) + (uint32_t)d) >> p.log2_block];
-    else
-        r.code = stage[kScalesAt + row * kBytePitch + (int)byte];
-    if (ZERO) r.zero = stage[kZerosAt + row * kBytePitch + (int)byte];
-    return fb_finish_scale(p.scales, r, map, lane.offset);
-}
+/* ---- loads --------------------------------------------------------------------------------------------------------------------- */
 
-/* The scales' scales come straight from global memory, before the wait: one for 256 blocks stays in L1 for many steps. */
-__device__ __forceinline__ void load_nested(const fb_product &p, const Lane &lane, int column, float (&nested)[4][2])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            nested[i][h] = h ? nested[i][0] : 0;
-            if (p.scales.absmax_codes && column + 32 * h < p.k && (h == 0 || lane.halves))
-                nested[i][h] = p.scales.nested_absmax[(lane.start[i] + column + 32 * h) >> (p.log2_block + 8)];
+/* A stage is 32 rows of eight pieces of 16 bytes, in the order of the 128-byte swizzle. A quad reads 32 bytes of a row at a time, and the four
+ * quads that read together are in all banks if their rows differ in bits 1 and 2: quads have rows 0 2 4 6 1 3 5 7 (+ 8 i). */
+__device__ __forceinline__ int piece_at(int row, int piece) { return row * (kStep / 2) + (piece ^ (row & 7)) * 16; }
+__device__ __forceinline__ int quad_row(int g) { return (g & 3) << 1 | g >> 2; }
+
+/* Asks for one step after the other, across units; all lanes come here. Beyond K and N copies read zeros. */
+struct Copies {
+    int unit, step, stage;
+    uint32_t ring, scales, full; /* shared addresses of stage 0 and its barrier */
+
+    __device__ __forceinline__ void next(const Args &a, const Lane &lane, uint64_t policy)
+    {
+        if (unit >= a.units) return;
+        if (ptx::elect_sync(FB_ALL_LANES)) {
+            const uint32_t bar = full + (uint32_t)stage * 8;
+            ptx::mbarrier_arrive_expect_tx(bar, a.tensor_scales ? kStage + kScaleStage : kStage);
+            ptx::cp_async_bulk_tensor_2d_load_hint(ring + (uint32_t)(stage * kStage), &a.codes, step * (kStep / 2), unit * kRows, bar, policy);
+            if (a.tensor_scales) ptx::cp_async_bulk_tensor_2d_load(scales + (uint32_t)(stage * kScaleStage), &a.scales, step * 4, unit * kRows, bar);
         }
-}
-
-/* k: the step's first column; d: the lane's, in the step. */
-template <bool ZERO>
-__device__ __forceinline__ void read_slice(const fb_product &p, const unsigned char *stage, const float *map, const Lane &lane, int k, int d,
-                                           const float (&nested)[4][2], Slice &s)
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            s.codes[i][h] = make_uint4(0, 0, 0, 0);
-            s.scale[i][h] = make_float2(0, 0);
-            if (k + d + 32 * h >= p.k) continue;
-            s.codes[i][h] = *(const uint4 *)(stage + (lane.g + 8 * i) * kCodePitch + d / 2 + 16 * h);
-            s.scale[i][h] = h == 0 || lane.halves ? scale_of<ZERO>(p, stage, map, lane, i, k, d + 32 * h, nested[i][h]) : s.scale[i][0];
-        }
-}
-
-/* 16 finished values of each row's second half. */
-template <class T, bool ZERO> __device__ __forceinline__ void make_tables(const float4 (&book)[4], const Slice &s, sm90::Table (&table)[4])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const sm90::ItemScale scale = {s.scale[i][1].x, ZERO ? s.scale[i][1].y : 0.0f};
-        const uint2 w0 = sm90::table_words<T>(book[0], scale), w1 = sm90::table_words<T>(book[1], scale);
-        const uint2 w2 = sm90::table_words<T>(book[2], scale), w3 = sm90::table_words<T>(book[3], scale);
-        table[i].low = make_uint4(w0.x, w1.x, w2.x, w3.x);
-        table[i].high = make_uint4(w0.y, w1.y, w2.y, w3.y);
+        __syncwarp();
+        if (++stage == a.stages) stage = 0;
+        if (++step == lane.last) unit += lane.stride, step = lane.first;
     }
-}
-/* A word of codes, 8 weights of a row, as two fragments' halves. A permute takes 16 bits of selectors, so the second one needs a shift
- * alone; what decode_four of gemm_sm90.cuh does for each four is done once. */
-struct Halves {
-    uint2 first, second;
 };
-__device__ __forceinline__ uint2 permute_four(uint32_t index, uint32_t half, const sm90::Table &t)
-{
-    const uint32_t low = ptx::prmt(ptx::prmt(t.low.x, t.low.y, index), ptx::prmt(t.low.z, t.low.w, index), half);
-    const uint32_t high = ptx::prmt(ptx::prmt(t.high.x, t.high.y, index), ptx::prmt(t.high.z, t.high.w, index), half);
-    return make_uint2(ptx::prmt(low, high, 0x4051), ptx::prmt(low, high, 0x6273));
-}
-__device__ __forceinline__ Halves permute_word(uint32_t word, const sm90::Table &t)
-{
-    const uint32_t index = word & 0x77777777u, half = (word >> 1 & 0x44444444u) | 0x32103210u;
-    return {permute_four(index, half, t), permute_four(index >> 16, half >> 16, t)};
-}
 
-__device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+/* The scales of row `lane` of a unit by plain loads, one step ahead of their use: of GROUPS groups of columns. */
+template <int GROUPS, bool ZERO> struct Scales {
+    static constexpr int kColumns = kStep / GROUPS;
+    int unit, step;
+    int64_t element;
+    uint32_t raw[GROUPS], zero[GROUPS];
+    float nested[GROUPS];
 
-/* x: of the slice. Word j of a lane's row is 8 columns: two fragments of each of two row tiles, for all tokens. */
-template <class T, bool ZERO, int OCTETS>
-__device__ __forceinline__ void multiply(const unsigned char *pairs, const float4 (&book)[4], const unsigned char *x, int tokens, const Lane &lane,
-                                         const Slice &s, float (&acc)[2][OCTETS][4])
-{
-    const uint32_t copy = threadIdx.x % 16 * 8;
-    sm90::Table table[4];
-    make_tables<T, ZERO>(book, s, table);
+    __device__ __forceinline__ void enter(const Args &a, const Lane &lane)
+    {
+        const int64_t row = (int64_t)unit * kRows + lane.self, last = a.p.n - 1;
+        step = lane.first;
+        if (unit < a.units) element = (row < last ? row : last) * a.p.k + (int64_t)step * kStep;
+    }
+    __device__ __forceinline__ void load(const Args &a, const Lane &lane)
+    {
+        if (unit >= a.units || (a.tensor_scales && !ZERO)) return;
+        const fb_scales &s = a.p.scales;
+        const int64_t b0 = element >> a.p.log2_block;
+        if (GROUPS == 4 && a.per_step == 4) {
+            if (s.absmax_codes) raw[0] = *(const uint32_t *)(s.absmax_codes + b0), nested[0] = s.nested_absmax[b0 / FB_NESTED_BLOCK];
+            if (ZERO) zero[0] = *(const uint32_t *)(s.zero_points + b0);
+        } else if (GROUPS == 4 && a.per_step == 1) {
+            if (s.absmax_codes) raw[0] = s.absmax_codes[b0], nested[0] = s.nested_absmax[b0 / FB_NESTED_BLOCK];
+            else raw[0] = __float_as_uint(s.absmax[b0]);
+            if (ZERO) zero[0] = s.zero_points[b0];
+        } else {
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        uint4 b[OCTETS];
-#pragma unroll
-        for (int o = 0; o < OCTETS; o++)
-            b[o] = lane.g + 8 * o < tokens ? *(const uint4 *)(x + x_offset(0, tokens, lane.g + 8 * o, j, lane.t)) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const uint32_t upper = word_of(s.codes[2 * r][j / 4], j % 4), lower = word_of(s.codes[2 * r + 1][j / 4], j % 4);
-            uint32_t w[2][4];
-            if (j < 8 - kPermuted) {
-                fb_decode_fragments<T, ZERO>(pairs, copy, upper, lower, s.scale[2 * r][j / 4], s.scale[2 * r + 1][j / 4], w[0], w[1]);
-            } else {
-                const Halves u8 = permute_word(upper, table[2 * r]), l8 = permute_word(lower, table[2 * r + 1]);
-                w[0][0] = u8.first.x, w[0][1] = l8.first.x, w[0][2] = u8.first.y, w[0][3] = l8.first.y;
-                w[1][0] = u8.second.x, w[1][1] = l8.second.x, w[1][2] = u8.second.y, w[1][3] = l8.second.y;
-            }
-#pragma unroll
-            for (int o = 0; o < OCTETS; o++) {
-                const uint32_t x0[2] = {b[o].x, b[o].y}, x1[2] = {b[o].z, b[o].w};
-                fb_mma<T>(acc[r][o], w[0], x0);
-                fb_mma<T>(acc[r][o], w[1], x1);
+            for (int h = 0; h < GROUPS; h++) { /* a group beyond K, where X is zero: the first one's block again */
+                const int64_t b = (int64_t)step * kStep + h * kColumns < a.p.k ? (element + h * kColumns) >> a.p.log2_block : b0;
+                if (s.absmax_codes) raw[h] = s.absmax_codes[b], nested[h] = s.nested_absmax[b / FB_NESTED_BLOCK];
+                else raw[h] = __float_as_uint(s.absmax[b]);
+                if (ZERO) zero[h] = s.zero_points[b];
             }
         }
+        element += kStep;
+        if (++step == lane.last) unit += lane.stride, enter(a, lane);
+    }
+    /* Finished, to where all lanes find them: [32 rows][GROUPS] fp32, then as many zero points, a byte each. */
+    __device__ __forceinline__ void hand_out(const Args &a, const Lane &lane, const float *map, unsigned char *to) const
+    {
+        if (a.tensor_scales && !ZERO) return;
+        const bool packed = GROUPS == 4 && a.per_step == 4, one = GROUPS == 4 && a.per_step == 1;
+        float v[GROUPS];
+#pragma unroll
+        for (int h = 0; h < GROUPS; h++) {
+            const uint32_t code = packed ? raw[0] >> 8 * (h & 3) & 255 : one ? raw[0] : raw[h];
+            const float outer = packed || one ? nested[0] : nested[h];
+            v[h] = a.p.scales.absmax_codes ? __fadd_rn(__fmul_rn(map[code & 255], outer), lane.offset) : __uint_as_float(code);
+        }
+#pragma unroll
+        for (int h = 0; h < GROUPS; h += 4) {
+            const int at = lane.self * (GROUPS / 4) + h / 4;
+            if (!a.tensor_scales) ((float4 *)to)[at] = make_float4(v[h], v[h + 1], v[h + 2], v[h + 3]);
+            if (ZERO)
+                ((uint32_t *)(to + kRows * GROUPS * 4))[at] = packed ? zero[0]
+                                                              : one  ? zero[0] * 0x01010101u
+                                                                     : zero[h] | zero[h + 1] << 8 | zero[h + 2] << 16 | zero[h + 3] << 24;
+        }
+    }
+};
+
+/* X of this block's steps, zeros beyond K. Neighbouring threads copy neighbouring pieces. */
+__device__ __forceinline__ void stage_x(const Args &a, uint32_t x, int first, int last)
+{
+    const int pieces = (last - first) * (kStep / 8);
+    for (int token = 0; token < (int)a.p.m; token++)
+        for (int piece = (int)threadIdx.x; piece < pieces; piece += kThreads) {
+            const int64_t k = (int64_t)first * kStep + 8 * piece;
+            const bool inside = k < a.p.k;
+            const uint16_t *from = (const uint16_t *)a.p.x + (inside ? token * a.p.k + k : 0);
+            ptx::cp_async_16_zfill(x + (uint32_t)(token * a.x_pitch + piece * 16), from, inside ? 16 : 0);
+        }
+    ptx::cp_async_commit_group();
+}
+
+/* The codebook's pairs; eight lanes fill a byte's 32 copies. */
+__device__ __forceinline__ void fill_table(const Args &a, unsigned char *table)
+{
+    for (int i = (int)threadIdx.x; i < kTableBytes / 16; i += kThreads) {
+        const uint32_t pair = a.book[i / 8 / 16] | (uint32_t)a.book[i / 8 % 16] << 16;
+        ((uint4 *)table)[i] = make_uint4(pair, pair, pair, pair);
     }
 }
 
-/* ---- sums ------------------------------------------------------------------------------------------------------------------ */
+/* ---- a step -------------------------------------------------------------------------------------------------------------------- */
 
-/* The warp's part of the block's turn-th unit to the owners of its rows. */
-template <int OCTETS>
-__device__ __forceinline__ void hand_out(const Args &a, const Work &w, unsigned char *memory, const Lane &lane, int turn,
-                                         const float (&acc)[2][OCTETS][4])
+/* Small integers: exact. */
+__device__ __forceinline__ uint32_t minus_pair(uint32_t pair, uint32_t zero, __nv_bfloat16)
 {
-    const int each = rows_each(a.split), pitch = part_pitch(a.split), tokens = (int)a.p.m;
-    float *parts = (float *)(memory + kPartsAt) + (turn % 2 * kWarps * a.split + w.rank * kWarps + lane.warp) * tokens * pitch;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int row = lane.g + 8 * i;
-        float *to = a.split > 1 ? ptx::map_shared_rank(parts, (uint32_t)(row / each)) : parts;
-#pragma unroll
-        for (int o = 0; o < OCTETS; o++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int token = 8 * o + 2 * lane.t + e;
-                if (token < tokens) to[token * pitch + row % each] = acc[i / 2][o][i % 2 * 2 + e];
-            }
-    }
-    __syncwarp();
-    const int self = (int)threadIdx.x % FB_WARP;
-    const uint32_t summed = ptx::shared_address(memory) + (uint32_t)kSummedAt;
-    if (a.split == 1 && self == 0) ptx::mbarrier_arrive(summed);
-    if (a.split > 1 && self < a.split) ptx::mbarrier_arrive_cluster(ptx::mapa(summed, (uint32_t)self));
+    const auto d = __hsub2(__halves2bfloat162(__ushort_as_bfloat16((unsigned short)pair), __ushort_as_bfloat16((unsigned short)(pair >> 16))),
+                           __halves2bfloat162(__ushort_as_bfloat16((unsigned short)zero), __ushort_as_bfloat16((unsigned short)zero)));
+    return __bfloat16_as_ushort(d.x) | (uint32_t)__bfloat16_as_ushort(d.y) << 16;
+}
+__device__ __forceinline__ uint32_t minus_pair(uint32_t pair, uint32_t zero, __half)
+{
+    const auto d = __hsub2(__halves2half2(__ushort_as_half((unsigned short)pair), __ushort_as_half((unsigned short)(pair >> 16))),
+                           __halves2half2(__ushort_as_half((unsigned short)zero), __ushort_as_half((unsigned short)zero)));
+    return __half_as_ushort(d.x) | (uint32_t)__half_as_ushort(d.y) << 16;
 }
 
-/* The block's rows of its turn-th unit: a thread for each element, the warps in turns. When everybody's parts of it are there, nobody
- * reads the unit before it any more, so two places are enough. */
-template <class T> __device__ __forceinline__ void add_up(const Args &a, const Work &w, unsigned char *memory, int turn)
+/* The two weights of a byte of the word. mine: shared address of the table's copy in this lane's bank. */
+template <class T, bool ZERO> __device__ __forceinline__ uint32_t look_up(uint32_t mine, uint32_t word, int byte, uint32_t zero)
 {
-    const fb_product &p = a.p;
-    const int each = rows_each(a.split), pitch = part_pitch(a.split), tokens = (int)p.m, parts = kWarps * a.split;
-    const uint32_t summed = ptx::shared_address(memory) + (uint32_t)kSummedAt;
-    if (a.split > 1) ptx::mbarrier_wait_parity_cluster(summed, (uint32_t)turn % 2);
-    else ptx::mbarrier_wait_parity(summed, (uint32_t)turn % 2);
-    for (int q = ((int)threadIdx.x + FB_WARP * turn) % kConsumers; q < tokens * each; q += kConsumers) {
-        const int token = q / each, local = q % each;
-        const int64_t n = (int64_t)(w.unit + turn * w.stride) * kRows + w.rank * each + local;
-        if (n >= p.n) continue;
-        const float *from = (const float *)(memory + kPartsAt) + (turn % 2 * parts * tokens + token) * pitch + local;
-        float v = from[0];
-#pragma unroll 8
-        for (int part = 1; part < parts; part++) v = __fadd_rn(v, from[part * tokens * pitch]);
-        if (p.bias) v = __fadd_rn(v, fb_half_bits_to_float(((const uint16_t *)p.bias)[n], fb_element<T>::dtype));
-        if (p.y_dtype == FB_F32) ((float *)p.y)[token * p.n + n] = v;
-        else ((uint16_t *)p.y)[token * p.n + n] = (uint16_t)fb_float_to_half_bits(v, p.y_dtype);
-    }
+    const uint32_t at = (byte == 0 ? word << 7 : word >> (8 * byte - 7)) & 0x7f80;
+    const uint32_t pair = ptx::load_shared_4(at | mine);
+    return ZERO ? minus_pair(pair, zero, T()) : pair;
 }
 
-template <class T, bool ZERO, int OCTETS> __device__ void consume(const Args &a, const Work &w, unsigned char *memory)
+/* x: token g, the lane's first column of the step's first group. Lane t of a quad has a quarter of each group: two words of codes, or one. */
+template <class T, bool ZERO, int GROUPS>
+__device__ __forceinline__ void multiply(const Lane &lane, bool token, uint32_t mine, const unsigned char *codes, const unsigned char *scales,
+                                         const unsigned char *zeros, const unsigned char *x, float (&acc)[2][4])
 {
-    const fb_product &p = a.p;
-    const uint32_t shared = ptx::shared_address(memory);
-    const float *map = (const float *)(memory + kMapAt);
-    Lane lane = {(int)threadIdx.x % FB_WARP / 4, (int)threadIdx.x % 4, (int)threadIdx.x / FB_WARP, (int)threadIdx.x / FB_WARP / kTeam, {}, 0, false};
-    lane.offset = p.scales.absmax ? 0 : p.scales.nested_offset[0];
-    lane.halves = p.log2_block == 5 || p.k % 64;
-    float4 book[4];
+    constexpr int kWords = 8 / GROUPS;
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        book[i] = make_float4(fb_code_value(p.codebook, p.format, 4 * i), fb_code_value(p.codebook, p.format, 4 * i + 1),
-                              fb_code_value(p.codebook, p.format, 4 * i + 2), fb_code_value(p.codebook, p.format, 4 * i + 3));
-    const int slice = lane.warp % kTeam, d = slice * kSlice + 64 * lane.t;
-    sm90::Turn<kStages> walk;
-    int turn = 0;
-    for (int unit = w.unit; unit < a.units; unit += w.stride, turn++) {
-        float acc[2][OCTETS][4] = {};
+    for (int h = 0; h < GROUPS; h++) {
+        float d[2][4] = {}, scale[4];
+        uint32_t zero[4], word[4][kWords];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int64_t row = unit * (int64_t)kRows + lane.g + 8 * i;
-            lane.start[i] = (row < p.n ? row : p.n - 1) * p.k;
+            const int row = lane.row + 8 * i;
+            scale[i] = ((const float *)scales)[row * GROUPS + h];
+            if (GROUPS == 4) {
+                const uint2 two = *(const uint2 *)(codes + piece_at(lane.row, 2 * h + lane.t / 2) + 8 * i * (kStep / 2) + lane.t % 2 * 8);
+                word[i][0] = two.x, word[i][kWords - 1] = two.y;
+            } else {
+                word[i][0] = *(const uint32_t *)(codes + piece_at(lane.row, h) + 8 * i * (kStep / 2) + lane.t * 4);
+            }
+            zero[i] = 0;
+            if (ZERO) {
+                const float z = (float)zeros[row * GROUPS + h];
+                zero[i] = fb_pair<T>(z, z);
+            }
         }
-        if (p.rank)
-            fb_low_rank_prologue<T, 2, OCTETS>(p.u, p.b, p.rank, p.m, p.n, unit * (int64_t)kRows + lane.g, lane.g, acc, w.rank * kWarps + lane.warp,
-                                               kWarps * a.split);
-#pragma unroll 1
-        for (int k = w.first; k < w.last; k += kStep, walk.next()) {
-            if (walk.stage % 2 != lane.team) continue; /* the other four warps' */
-            const bool mine = k + slice * kSlice < w.last;
-            float nested[4][2];
-            load_nested(p, lane, mine ? k + d : (int)p.k, nested);
-            ptx::mbarrier_wait_parity(shared + (uint32_t)(kFullAt + 8 * walk.stage), walk.phase);
-            Slice s;
-            if (mine) read_slice<ZERO>(p, memory + kRingAt + walk.stage * kStage, map, lane, k, d, nested, s);
-            __syncwarp();
-            if (threadIdx.x % FB_WARP == 0) ptx::mbarrier_arrive(shared + (uint32_t)(kEmptyAt + 8 * walk.stage));
-            const unsigned char *x = memory + a.x_at + x_offset((k - w.first) / kSlice + slice, (int)p.m, 0, 0, 0);
-            if (mine) multiply<T, ZERO, OCTETS>(memory, book, x, (int)p.m, lane, s, acc);
+#pragma unroll
+        for (int jj = 0; jj < kWords; jj++) {
+            const uint4 b = token ? *(const uint4 *)(x + h * (2 * kStep / GROUPS) + 16 * jj) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+            for (int f = 0; f < 2; f++) {
+                const uint32_t xs[2] = {f ? b.z : b.x, f ? b.w : b.y};
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const uint32_t upper = word[2 * r][jj], lower = word[2 * r + 1][jj];
+                    uint32_t w[4];
+                    w[0] = look_up<T, ZERO>(mine, upper, 2 * f, zero[2 * r]), w[1] = look_up<T, ZERO>(mine, lower, 2 * f, zero[2 * r + 1]);
+                    w[2] = look_up<T, ZERO>(mine, upper, 2 * f + 1, zero[2 * r]), w[3] = look_up<T, ZERO>(mine, lower, 2 * f + 1, zero[2 * r + 1]);
+                    fb_mma<T>(d[r], w, xs);
+                }
+            }
         }
-        if (turn) add_up<T>(a, w, memory, turn - 1);
-        hand_out(a, w, memory, lane, turn, acc);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) acc[i / 2][i % 2 * 2 + e] = __fmaf_rn(scale[i], d[i / 2][i % 2 * 2 + e], acc[i / 2][i % 2 * 2 + e]);
     }
-    add_up<T>(a, w, memory, turn - 1);
 }
 
-template <class T, bool ZERO, int OCTETS> __global__ void __launch_bounds__(kThreads, 1) gemm_stream(const __grid_constant__ Args a)
+/* ---- sums ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Parts at the block that owns the rows: [2 units][warps of the cluster][tokens][its rows]; the rows of a quad's four pairs of tokens, which
+ * would be in the same banks, are turned against each other. */
+__device__ __forceinline__ int part_at(int token, int row, int each) { return token * each + ((row + token / 2 * 8) & (each - 1)); }
+
+/* Between this and cluster_wait everybody's parts come; the barrier is that of a cluster of one block, too. */
+__device__ __forceinline__ void hand_out(const Args &a, const Lane &lane, float *all, int turn, uint32_t rank, const float (&acc)[2][4])
 {
-    FB_DYNAMIC_SHARED(unsigned char, memory, 128);
-    const uint32_t shared = ptx::shared_address(memory);
-    const Work w = work_of(a);
-    if (threadIdx.x == kConsumers) {
-        for (int s = 0; s < kStages; s++) {
-            ptx::mbarrier_init(shared + (uint32_t)(kFullAt + 8 * s), 1);
-            ptx::mbarrier_init(shared + (uint32_t)(kEmptyAt + 8 * s), kTeam);
+    const int each = kRows >> a.log2_split, tokens = (int)a.p.m;
+    float *parts = all + ((turn % 2 << a.log2_split) * kWarps + (int)rank * kWarps + lane.warp) * tokens * each;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = lane.row + 8 * i;
+        float *to = a.log2_split ? ptx::map_shared_rank(parts, (uint32_t)(row >> (5 - a.log2_split))) : parts;
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int token = 2 * lane.t + e;
+            if (token < tokens) to[part_at(token, row & (each - 1), each)] = acc[i / 2][i % 2 * 2 + e];
         }
-        ptx::mbarrier_init(shared + (uint32_t)kSummedAt, (unsigned)(kWarps * a.split));
+    }
+    ptx::cluster_arrive();
+}
+
+/* The block's rows of a unit: a thread for each element. Two places are enough: who hands out the unit after the next has waited for everybody's
+ * arrival at the next, which comes after this. */
+template <class T> __device__ __forceinline__ void add_up(const Args &a, const float *all, int unit, int turn, uint32_t rank)
+{
+    const fb_product &p = a.p;
+    const int each = kRows >> a.log2_split, tokens = (int)p.m, parts = kWarps << a.log2_split;
+    ptx::cluster_wait();
+    const int q = ((int)threadIdx.x + FB_WARP * turn) % kThreads; /* 8 tokens of 32 rows: one each at most */
+    const int token = q >> (5 - a.log2_split), local = q & (each - 1);
+    const int64_t n = (int64_t)unit * kRows + rank * each + local;
+    if (token >= tokens || n >= p.n) return;
+    const float *from = all + turn % 2 * parts * tokens * each + part_at(token, local, each);
+    float v = from[0];
+#pragma unroll 8
+    for (int part = 1; part < parts; part++) v = __fadd_rn(v, from[part * tokens * each]);
+    v = __fmul_rn(v, a.inverse);
+    if (p.bias) v = __fadd_rn(v, fb_half_bits_to_float(((const uint16_t *)p.bias)[n], fb_element<T>::dtype));
+    if (p.y_dtype == FB_F32) ((float *)p.y)[token * p.n + n] = v;
+    else ((uint16_t *)p.y)[token * p.n + n] = (uint16_t)fb_float_to_half_bits(v, p.y_dtype);
+}
+
+/* ---- the kernel ------------------------------------------------------------------------------------------------------------------ */
+
+template <class T, bool ZERO, int GROUPS> __global__ void __launch_bounds__(kThreads, 1) gemm_stream(const __grid_constant__ Args a)
+{
+    FB_DYNAMIC_SHARED(unsigned char, dynamic, 1024);
+    const fb_product &p = a.p;
+    const uint32_t rank = a.log2_split ? ptx::cluster_rank() : 0, shared = ptx::shared_address(dynamic), window = shared & 0xffffffu;
+    const uint32_t base = shared - window; /* the block of a cluster */
+    if (window < kLeastWindow || window > kMostWindow) __trap();
+    unsigned char *memory = dynamic - window; /* plus an address as above */
+    const float *map = (const float *)(memory + kMapAt);
+    float *parts = (float *)(memory + kPartsAt);
+    Lane lane;
+    lane.self = (int)threadIdx.x % FB_WARP, lane.g = lane.self / 4, lane.t = lane.self % 4, lane.warp = (int)threadIdx.x / FB_WARP;
+    lane.row = quad_row(lane.g);
+    const int worker = (int)rank * kWarps + lane.warp, workers = kWarps << a.log2_split;
+    const int first = (int)((int64_t)a.steps * rank >> a.log2_split), last = (int)((int64_t)a.steps * (rank + 1) >> a.log2_split);
+    lane.first = (int)((int64_t)a.steps * worker / workers), lane.last = (int)((int64_t)a.steps * (worker + 1) / workers);
+    lane.unit = (int)blockIdx.x >> a.log2_split, lane.stride = (int)gridDim.x >> a.log2_split;
+    lane.offset = p.scales.absmax_codes ? p.scales.nested_offset[0] : 0;
+
+    const int ring_at = kRingAt + lane.warp * a.stages * kStage, scale_ring_at = a.scale_ring_at + lane.warp * a.stages * kScaleStage;
+    const uint32_t full = base + (uint32_t)(kBarriersAt + lane.warp * kMostStages * 8);
+    const int begin = lane.first < lane.last ? lane.unit : a.units; /* a warp without steps asks for nothing */
+    Copies copies = {begin, lane.first, 0, base + (uint32_t)ring_at, base + (uint32_t)scale_ring_at, full};
+    if (lane.self == 0) {
+        for (int s = 0; s < a.stages; s++) ptx::mbarrier_init(full + (uint32_t)s * 8, 1);
         ptx::fence_mbarrier_init();
     }
-    __syncthreads();
-    if (a.split > 1) ptx::cluster_arrive();
-    if (threadIdx.x >= kConsumers) {
-        stream(a, w, shared);
-        if (a.split > 1) ptx::cluster_wait();
-        return;
-    }
-    stage_x(a, w, shared + (uint32_t)a.x_at);
-    fb_fill_pairs(memory, a.p.codebook, a.p.format, kConsumers);
-    fb_fill_nested_map((float *)(memory + kMapAt), a.p.scales, kConsumers);
+    __syncwarp();
+    const uint64_t policy = ptx::createpolicy_evict_first();
+    for (int s = 1; s < a.stages; s++) copies.next(a, lane, policy);
+    Scales<GROUPS, ZERO> ahead = {};
+    ahead.unit = begin;
+    ahead.enter(a, lane);
+    ahead.load(a, lane);
+    stage_x(a, base + (uint32_t)a.x_at, first, last);
+    fill_table(a, memory + kTableBytes);
+    fb_fill_nested_map((float *)(memory + kMapAt), p.scales, kThreads);
     ptx::cp_async_wait_all();
-    ptx::bar_sync(1, kConsumers);
-    if (a.split > 1) ptx::cluster_wait(); /* everybody's barriers are there to be arrived at */
-    consume<T, ZERO, OCTETS>(a, w, memory);
+    __syncthreads();
+    if (a.log2_split) ptx::cluster_arrive(), ptx::cluster_wait(); /* nobody stores into a block that has not begun */
+
+    const uint32_t mine = base + (uint32_t)(kTableBytes + lane.self * 4);
+    const unsigned char *x = memory + a.x_at + lane.g * a.x_pitch + (lane.first - first) * (2 * kStep) + lane.t * (kStep / GROUPS / 2);
+    unsigned char *own = memory + kScalesAt + lane.warp * kScaleBytes;
+    int stage = 0, turn = 0, unit = lane.unit;
+    uint32_t phase = 0;
+    for (; unit < a.units; unit += lane.stride, turn++) {
+        float acc[2][1][4] = {};
+        if (p.rank) {
+            fb_low_rank_prologue<T, 2, 1>(p.u, p.b, p.rank, p.m, p.n, unit * (int64_t)kRows + lane.row, lane.g, acc, worker, workers);
+#pragma unroll
+            for (int i = 0; i < 8; i++) acc[i / 4][0][i % 4] *= a.factor;
+        }
+        float sums[2][4] = {{acc[0][0][0], acc[0][0][1], acc[0][0][2], acc[0][0][3]}, {acc[1][0][0], acc[1][0][1], acc[1][0][2], acc[1][0][3]}};
+#pragma unroll 1
+        for (int step = lane.first; step < lane.last; step++) {
+            ahead.hand_out(a, lane, map, own);
+            ahead.load(a, lane);
+            copies.next(a, lane, policy); /* into the stage before this one, which all lanes have left */
+            ptx::mbarrier_wait_parity(full + (uint32_t)stage * 8, phase);
+            __syncwarp();
+            const unsigned char *scales = a.tensor_scales ? memory + scale_ring_at + stage * kScaleStage : own;
+            multiply<T, ZERO, GROUPS>(lane, lane.g < (int)p.m, mine, memory + ring_at + stage * kStage, scales, own + kRows * GROUPS * 4,
+                                      x + (step - lane.first) * (2 * kStep), sums);
+            __syncwarp();
+            if (++stage == a.stages) stage = 0, phase ^= 1;
+        }
+        if (turn) add_up<T>(a, parts, unit - lane.stride, turn - 1, rank);
+        hand_out(a, lane, parts, turn, rank, sums);
+    }
+    if (turn) add_up<T>(a, parts, unit - lane.stride, turn - 1, rank);
+    if (a.log2_split) ptx::cluster_arrive(), ptx::cluster_wait(); /* nor into one that has ended */
 }
 
-/* ---- host ------------------------------------------------------------------------------------------------------------------- */
+/* ---- host ------------------------------------------------------------------------------------------------------------------------ */
 
-int shared_bytes(const fb_gemm_call &c, int split)
+/* Groups of 64 columns where a block is no smaller and none straddles the end of a row. */
+int groups_of(const fb_matrix &w) { return w.block_size >= 64 && w.cols % 64 == 0 ? 4 : 8; }
+
+struct Layout {
+    int stages, scale_ring_at, x_at, x_pitch, bytes;
+};
+/* As many stages as there is room for; 0: not even two. */
+Layout layout_of(const fb_device &device, int64_t m, const fb_matrix &w, int split)
 {
-    const int64_t slices = fb_ceil_div(fb_ceil_div(c.w->cols, kSlice), split), x = slices * c.m * kSlice * 2;
-    const int64_t all = kPartsAt + parts_bytes(split, (int)c.m) + x;
-    return all > INT32_MAX ? INT32_MAX : (int)all;
+    Layout l = {};
+    const int64_t steps = fb_ceil_div(w.cols, kStep), pitch = fb_ceil_div(steps, split) * 2 * kStep + (groups_of(w) == 4 ? 16 : 64);
+    const int64_t left = device.shared_bytes + kLeastWindow - kRingAt - m * pitch, stage = kWarps * (kStage + kScaleStage);
+    l.stages = left < 2 * stage ? 0 : left / stage < kMostStages ? (int)(left / stage) : kMostStages;
+    l.scale_ring_at = kRingAt + l.stages * kWarps * kStage;
+    l.x_at = l.scale_ring_at + l.stages * kWarps * kScaleStage;
+    l.x_pitch = (int)pitch;
+    l.bytes = (int)(l.stages ? l.x_at + m * pitch - kLeastWindow : 0);
+    return l;
 }
 
-/* As many clusters as should run at one time: a cluster lies in a GPC, and an H200's have 16 or 18 multiprocessors. One too many would run
- * after all the others, as the units are dealt out beforehand. */
+/* As many clusters as run at one time: a cluster lies in a GPC, and an H200's have 16 or 18 multiprocessors. One too many would run after all
+ * the others, as the units are dealt out beforehand. */
 int clusters_of(const fb_device &d, int split)
 {
     const int n = split <= 2 ? d.multiprocessors / split : d.multiprocessors / 16 * 16 / split;
     return n < 1 ? 1 : n;
 }
 
-/* The split that ends first: units in turn, times the slices of each and as much as handing out the sums costs. 0: X does not fit. */
-int split_of(const fb_gemm_call &c)
+/* The split that ends first: units in turn, times the steps of a warp and what a unit costs beside them. 0: X does not fit. */
+int split_of(const fb_device &device, const fb_matrix &w, int64_t m)
 {
-    const int64_t units = fb_ceil_div(c.w->rows, kRows), slices = fb_ceil_div(c.w->cols, kSlice);
+    const int64_t units = fb_ceil_div(w.rows, kRows), steps = fb_ceil_div(w.cols, kStep);
     int best = 0;
     double least = 0;
-    for (int split = 1; split <= 8 && split <= slices; split *= 2) {
-        if (shared_bytes(c, split) > c.device.shared_bytes) continue;
-        const double cost = (double)fb_ceil_div(units, clusters_of(c.device, split)) * ((double)slices / split + 1);
-        if (!best || cost < 0.97 * least) best = split, least = cost;
+    for (int split = 1; split <= 8; split *= 2) {
+        if (!layout_of(device, m, w, split).stages) continue;
+        const double each = (double)fb_ceil_div(steps, kWarps * split), cost = (double)fb_ceil_div(units, clusters_of(device, split)) * (each + (split > 1 ? 1.5 : 0.5));
+        if (!best || cost < 0.95 * least) best = split, least = cost;
     }
     return best;
 }
 
-/* Bulk copies move whole 16 bytes from 16-byte boundaries; a piece of scales is widened to them, so they must end with one. */
-bool copies_serve(const fb_matrix &w)
+template <class T, bool ZERO, int GROUPS> fb_status launch(const fb_gemm_call &c, int split, int blocks)
 {
-    const int64_t blocks = fb_ceil_div(w.rows * w.cols, w.block_size);
-    if (w.cols % 32 || !fb_wide(w.codes, 16)) return false;
-    if (w.format == FB_INT4_AFFINE && (blocks % 16 || !fb_wide(w.zero_points, 16))) return false;
-    return w.double_quant ? blocks % 16 == 0 && fb_wide(w.absmax_codes, 16) : blocks % 4 == 0 && fb_wide(w.absmax, 16);
-}
-
-template <class T, bool ZERO, int OCTETS> fb_status launch(const fb_gemm_call &c, int split, int blocks)
-{
-    Args a = {fb_product_of(c), split, (int)fb_ceil_div(c.w->rows, kRows), (int)fb_ceil_div(c.w->cols, kSlice), 0};
-    a.x_at = kPartsAt + parts_bytes(split, (int)c.m);
+    const fb_matrix &w = *c.w;
+    const Layout l = layout_of(c.device, c.m, w, split);
+    if (!l.stages) return fb_fail(c.ctx, FB_UNSUPPORTED, "gemm: X does not fit in the shared memory of %d blocks", split);
+    Args a = {};
+    a.p = fb_product_of(c);
+    a.log2_split = fb_log2(split), a.units = (int)fb_ceil_div(w.rows, kRows), a.steps = (int)fb_ceil_div(w.cols, kStep);
+    a.factor = fb_codes16_factor(w.format, fb_element<T>::dtype), a.inverse = 1 / a.factor;
+    const bool whole = w.cols % kStep == 0, pieces = whole && w.block_size == 64;
+    a.tensor_scales = GROUPS == 4 && pieces && !w.double_quant && fb_wide(w.absmax, 16);
+    a.per_step = whole && w.block_size >= kStep ? 1 : pieces && (!w.double_quant || fb_wide(w.absmax_codes, 4)) && (!ZERO || fb_wide(w.zero_points, 4)) &&
+                                                               (w.double_quant || a.tensor_scales) ? 4 : 0;
+    a.stages = l.stages, a.scale_ring_at = l.scale_ring_at, a.x_at = l.x_at, a.x_pitch = l.x_pitch;
+    for (int i = 0; i < FB_CODES; i++)
+        fb_store(&a.book, fb_element<T>::dtype, i, fb_bits_to_float(fb_codebook_bits[w.format][i]) * a.factor);
+    const uint64_t n = (uint64_t)w.rows, k = (uint64_t)w.cols;
+    const char *bad = ptx::encode_tensor_map(&a.codes, w.codes, 1, k / 2, n, k / 2, kStep / 2, kRows, 128);
+    if (!bad && a.tensor_scales) bad = ptx::encode_tensor_map(&a.scales, w.absmax, 4, k / 64, n, k / 16, 4, kRows, 0);
+    if (bad) return fb_fail(c.ctx, FB_BACKEND_ERROR, "gemm: %s", bad);
     int clusters = blocks ? blocks / split : clusters_of(c.device, split);
     if (clusters > a.units) clusters = a.units;
     fb_operand all[FB_GEMM_OPERANDS];
     fb_gemm_operands(c, false, 0, all);
-    const fb_grid grid = {dim3((unsigned)(clusters * split)), dim3(kThreads), (size_t)shared_bytes(c, split), dim3((unsigned)split)};
-    return FB_LAUNCH(c.ctx, (gemm_stream<T, ZERO, OCTETS>), grid, all, a);
+    const fb_grid grid = {dim3((unsigned)(clusters * split)), dim3(kThreads), (size_t)l.bytes, dim3((unsigned)split)};
+    return FB_LAUNCH(c.ctx, (gemm_stream<T, ZERO, GROUPS>), grid, all, a);
 }
-template <class T, bool ZERO> fb_status launch_octets(const fb_gemm_call &c, int split, int blocks)
+template <class T, bool ZERO> fb_status launch_groups(const fb_gemm_call &c, int split, int blocks)
 {
-    return c.m <= 8 ? launch<T, ZERO, 1>(c, split, blocks) : launch<T, ZERO, 2>(c, split, blocks);
+    return groups_of(*c.w) == 4 ? launch<T, ZERO, 4>(c, split, blocks) : launch<T, ZERO, 8>(c, split, blocks);
 }
 template <class T> fb_status launch_for(const fb_gemm_call &c, int split, int blocks)
 {
-    return c.w->format == FB_INT4_AFFINE ? launch_octets<T, true>(c, split, blocks) : launch_octets<T, false>(c, split, blocks);
+    return c.w->format == FB_INT4_AFFINE ? launch_groups<T, true>(c, split, blocks) : launch_groups<T, false>(c, split, blocks);
 }
 
 } // namespace
 
+extern "C" bool FB_CUDA(gemm_stream_sm90_shape)(fb_device device, const fb_matrix *w, int64_t m, fb_dtype t)
+{
+    if (device.arch != 90 || t == FB_F32 || m < 1 || m > kMostTokens || w->codebook || w->cols % 32) return false;
+    return fb_sm90_fits_int(w->rows) && fb_sm90_fits_int(w->cols) && split_of(device, *w, m) > 0;
+}
+
 extern "C" bool FB_CUDA(gemm_stream_sm90_serves)(const fb_gemm_call *c)
 {
-    if (c->x_dtype == FB_F32 || c->m < 1 || c->m > 16 || !fb_wide(c->x, 16)) return false;
-    return fb_sm90_fits_int(c->w->rows) && fb_sm90_fits_int(c->w->cols) && copies_serve(*c->w) && split_of(*c) > 0;
+    return fb_wide(c->x, 16) && fb_wide(c->w->codes, 16) && FB_CUDA(gemm_stream_sm90_shape)(c->device, c->w, c->m, c->x_dtype);
 }
 
 extern "C" fb_status FB_CUDA(gemm_stream_sm90_planned)(const fb_gemm_call *c, const fb_sm90_plan *plan)
@@ -482,6 +482,6 @@ extern "C" fb_status FB_CUDA(gemm_stream_sm90_planned)(const fb_gemm_call *c, co
 
 extern "C" fb_status FB_CUDA(gemm_stream_sm90)(const fb_gemm_call *c)
 {
-    const fb_sm90_plan plan = {0, split_of(*c), 1, 0};
+    const fb_sm90_plan plan = {0, split_of(c->device, *c->w, c->m), 1, 0};
     return FB_CUDA(gemm_stream_sm90_planned)(c, &plan);
 }

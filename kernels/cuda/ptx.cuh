@@ -179,6 +179,13 @@ FB_PTX void bar_arrive(unsigned id, unsigned threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* 4 bytes by their shared address: for one that is put together by or.  9.7.9, ld */
+FB_PTX uint32_t load_shared_4(uint32_t address) {
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+    return v;
+}
+
 /* --- cache policy: the roof at small M is DRAM, so weights must stream through L2 and activations must stay.  9.7.9 --- */
 
 FB_PTX uint64_t createpolicy_evict_first() {

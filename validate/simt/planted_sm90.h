@@ -15,9 +15,7 @@ enum Planted {
     kNoGroupBarrier,
     kNoOutBarrier,
     kNoClusterWait,
-    kNoHandBack,
     kNoWarpBarrier,
-    kNoSumWait,
     kNoTableBarrier,
     kNoCopyWait,
     kPlantedBugs
@@ -36,10 +34,8 @@ static const char *const planted_names[kPlantedBugs] = {
     "gemm_dx: decoded weights without the group's barrier",
     "gemm: the way out without the group's barrier",
     "a block does not wait for its cluster",
-    "stream: copies do not wait until a stage is handed back",
-    "stream: a warp arrives before all of its lanes are done",
-    "stream: sums are added up before all parts have come",
-    "stream: tables and X without the consumers' barrier",
+    "stream: lanes of a warp do not wait for each other",
+    "stream: table and X without the block's barrier",
     "stream: X is read while it is copied",
 };
 

@@ -76,6 +76,7 @@ void set_max_registers(unsigned registers, bool increase, Site);
 namespace ptx {
 
 FB_PTX uint32_t shared_address(const void *p) { return simt::shared_address(p); }
+FB_PTX uint32_t load_shared_4(uint32_t address) { return *(const uint32_t *)simt::shared_pointer(address); }
 
 /* --- bits and conversions --- */
 

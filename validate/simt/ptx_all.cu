@@ -39,6 +39,7 @@ __global__ void ptx_sm80(const void *in, uint32_t *out, uint32_t s, uint32_t n) 
     ptx::bar_sync(2, 64);
     ptx::store_16_streaming(out + 8, ptx::load_16_hint(in, policy));
     ptx::store_16_streaming(out + 12, ptx::load_16_streaming(in));
+    out[16] = ptx::load_shared_4(s | 4);
     ptx::prefetch_l2(in);
 }
 

@@ -106,7 +106,7 @@ struct Case {
         const int64_t l = from + q.rank;
         std::vector<double> dense((size_t)(q.n * q.k)), weights((size_t)(to * l));
         std::vector<uint8_t> a((size_t)(q.m * l) * 2);
-        check_weights(&w, FB_WEIGHTS_ROUNDED, q.x, dense.data());
+        check_weights(&w, q.stream ? FB_WEIGHTS_CODES : FB_WEIGHTS_ROUNDED, q.x, dense.data());
         for (int64_t r = 0; r < to; r++)
             for (int64_t i = 0; i < l; i++)
                 weights[(size_t)(r * l + i)] = i < from ? dense[(size_t)(q.dx ? i * q.k + r : r * q.k + i)]

@@ -8,19 +8,15 @@ namespace ptx {
 /* The executor must not see the look at a host variable. */
 __attribute__((noinline, no_sanitize("thread"))) static bool planted(Planted bug) { return planted_bug == bug; }
 #ifdef PLANTED_STREAM
-static bool consumer() { return threadIdx.x < 256; }
+static bool consumer() { return true; }
 #else
 static bool consumer() { return threadIdx.x >= 128; }
 #endif
 
 [[maybe_unused]] static inline void planted_wait(uint32_t bar, uint32_t parity)
 {
-    if (planted(consumer() ? kNoWait : kNoHandBack)) return;
+    if (consumer() && planted(kNoWait)) return;
     mbarrier_wait_parity(bar, consumer() && planted(kWrongPhase) ? parity ^ 1 : parity);
-}
-[[maybe_unused]] static inline void planted_wait_cluster(uint32_t bar, uint32_t parity)
-{
-    if (!planted(kNoSumWait)) mbarrier_wait_parity_cluster(bar, parity);
 }
 [[maybe_unused]] static inline void planted_copy_wait()
 {
@@ -50,7 +46,7 @@ template <int N> [[maybe_unused]] static inline void planted_wait_group()
 }
 [[maybe_unused]] static inline void planted_bar(unsigned id, unsigned threads)
 {
-    if (!planted(kNoGroupBarrier) && !planted(kNoOutBarrier) && !planted(kNoTableBarrier)) bar_sync(id, threads);
+    if (!planted(kNoGroupBarrier) && !planted(kNoOutBarrier)) bar_sync(id, threads);
 }
 [[maybe_unused]] static inline void planted_cluster_arrive()
 {
@@ -69,8 +65,12 @@ template <int N> [[maybe_unused]] static inline void planted_wait_group()
     if (!ptx::planted(kNoWarpBarrier)) __syncwarp();
 }
 #define __syncwarp planted_warp_barrier
+[[maybe_unused]] static inline void planted_block_barrier()
+{
+    if (!ptx::planted(kNoTableBarrier)) __syncthreads();
+}
+#define __syncthreads planted_block_barrier
 #endif
-#define mbarrier_wait_parity_cluster planted_wait_cluster
 #define cp_async_wait_all planted_copy_wait
 #define mbarrier_wait_parity planted_wait
 #define wgmma_fence planted_fence

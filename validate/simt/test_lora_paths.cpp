@@ -390,11 +390,12 @@ void try_layer(int arch, int64_t m, int64_t n, int64_t k, int rank, float dropou
     snprintf(name, sizeof name, "sm%d m%d n%d k%d rank %d dropout %g shift %d/%d", arch, (int)m, (int)n, (int)k, rank, (double)dropout, (int)shift,
              (int)adapter_shift);
     check_lora c = {};
-    c.what = name, c.w = &w, c.lora = &lora, c.weights = FB_WEIGHTS_ROUNDED, c.m = m, c.dtype = t, c.x = x.p, c.u = u.p, c.gaussian = true;
+    c.what = name, c.w = &w, c.lora = &lora, c.weights = FB_CUDA(gemm_weights)(&ctx, device, &w, m, t), c.m = m, c.dtype = t, c.x = x.p, c.u = u.p, c.gaussian = true;
     c.bias = bias.p, c.y = y.p, c.y_dtype = t;
     c.dy = dy.p, c.dx = dx.p, c.dx_dtype = t, c.da = (const float *)da.p, c.db = (const float *)db.p;
     check_result results[CHECK_LORA_FORWARD + CHECK_LORA_BACKWARD];
     check_lora_forward(&c, results);
+    c.weights = FB_WEIGHTS_ROUNDED;
     check_lora_backward(&c, results + CHECK_LORA_FORWARD);
     for (const check_result &r : results) expect(r);
 }

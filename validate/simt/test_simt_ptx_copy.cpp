@@ -151,12 +151,16 @@ static void k_bits(uint32_t *o) {
     ptx::griddepcontrol_launch_dependents();
     ptx::store_16_streaming(o + 12, ptx::load_16_hint(o, ptx::createpolicy_evict_last()));
     ptx::store_16_streaming(o + 16, ptx::load_16_streaming(o + 4));
+    FB_SHARED(uint32_t, words, [4]);
+    words[3] = 0x600d600d;
+    o[20] = ptx::load_shared_4(ptx::shared_address(words) + 12);
 }
 static void bits() {
-    Device<uint32_t> out(20, "out");
+    Device<uint32_t> out(21, "out");
     CU_ASSERT(clean("k_bits", Config{1, 1}, k_bits, out.p));
-    uint32_t o[20];
+    uint32_t o[21];
     simt::copy_out(o, out.p, sizeof o);
+    CU_ASSERT_EQUAL(o[20], 0x600d600d);
     const uint32_t want[] = {1, 2, 4, 0x800f000f | 1, 0x12345678 ^ 0x9abcdef0 ^ 0x0fedcba9, 0x77552200, 0xff000000, 0x3f80c000,
                              0x3f803f82, 0x7c000000, 0x3c000002};
     for (size_t i = 0; i < sizeof want / 4; i++) CU_ASSERT_EQUAL(o[i], want[i]);
