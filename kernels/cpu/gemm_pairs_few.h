@@ -76,7 +76,7 @@ ALWAYS_INLINE few_tables few_tables_at(const int blocks, int shift, const few_so
         const vf v = few_values(s, values, (s->inside + k) >> shift);
         return (few_tables){{few_table(v, v)}};
     }
-    few_tables t;
+    few_tables t = {0}; /* what is not filled is not read, and costs nothing: blocks is a constant */
     const int64_t b = k / FEW_STEP * blocks;
     for (int i = 0; i < blocks / 2; i++) t.of[i] = few_table(few_values(s, values, b + 2 * i), few_values(s, values, b + 2 * i + 1));
     return t;

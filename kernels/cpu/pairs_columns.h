@@ -43,7 +43,7 @@ typedef struct dx_tables {
 /* Of half a step of two rows at k. blocks, in a step, and half are constants here and below. */
 ALWAYS_INLINE dx_tables dx_tables_at(const int blocks, const int half, int shift, const few_source row[2], vf values, int64_t k)
 {
-    dx_tables t;
+    dx_tables t = {0};
     for (int i = 0; i < (blocks == 4 ? 2 : 1); i++) {
         int64_t at[2];
         for (int r = 0; r < 2; r++) at[r] = blocks == 1 ? (row[r].inside + k) >> shift : k / FEW_STEP * blocks + half * (blocks / 2) + i;
