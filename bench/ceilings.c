@@ -1,10 +1,9 @@
 /* ceilings.c: bandwidth and arithmetic that this machine reaches (ceilings.h). */
 #include "bench/ceilings.h"
 
-#include "bench/timing.h"
-
 #include <cblas.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +13,9 @@
 #include <unistd.h>
 #endif
 
-enum { TRIES = 5, GEMM_SIZE = 2048, LOOPS = 1 << 20 };
+enum { TRIES = 5, GEMM_SIZE = 2048, LOOPS = 1 << 20, PART = 2 << 20 /* bytes a turn, and a large page */ };
 
-/* ---- bandwidth: each works on one thread's part ------------------------------------------------- */
+/* ---- bandwidth: each works on the part of one turn ------------------------------------------------- */
 
 typedef uint64_t part_fn(char *dst, const char *src, size_t bytes); /* returns something of all it read */
 
@@ -60,48 +59,101 @@ __attribute__((target("avx2"))) static uint64_t read_avx2(char *dst, const char 
 }
 #endif
 
-/* Best time of `fn` over the whole buffers, split evenly. */
-static double best_sweep(part_fn *fn, char *dst, const char *src, size_t bytes, int threads)
+typedef struct way { const char *name; part_fn *fn; bool copies, avx2, streams; } way;
+static const way ways[] = {
+    {"memcpy", copy_memcpy, true, false, false},
+    {"64-bit words", read_words, false, false, false},
+#ifdef __x86_64__
+    {"non-temporal AVX2", copy_stream, true, true, true},
+    {"AVX2", read_avx2, false, true, false},
+#endif
+};
+enum { WAYS = sizeof ways / sizeof *ways };
+
+static bool usable(const way *w)
 {
-    double best = 1e30;
-    size_t part = bytes / (size_t)threads / 4096 * 4096;
-    for (int t = 0; t < TRIES; t++) {
-        uint64_t sum = 0;
-        double start = timing_now();
-#pragma omp parallel for num_threads(threads) reduction(+ : sum) schedule(static, 1)
-        for (int i = 0; i < threads; i++) sum += fn(dst + (size_t)i * part, src + (size_t)i * part, part);
-        double seconds = timing_now() - start;
-        __asm__ volatile("" ::"r"(sum)); /* a sum that nobody used would not be made */
-        if (t > 0 && seconds < best) best = seconds; /* the first touches the pages */
-    }
-    return best / ((double)part * threads);
+#ifdef __x86_64__
+    return !w->avx2 || __builtin_cpu_supports("avx2");
+#else
+    return !w->avx2;
+#endif
+}
+
+/* One pass over the whole buffers. In turns, as the kernels take theirs: a thread that another process held up
+ * would keep a half waiting, and the ceiling would be lower than what is held against it. */
+static void pass(const way *w, const ceilings_memory *m, int threads)
+{
+    uint64_t sum = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : sum) schedule(dynamic)
+    for (size_t i = 0; i < m->bytes; i += PART) sum += w->fn(m->dst + i, (w->copies ? m->src : m->dst) + i, PART);
+    __asm__ volatile("" ::"r"(sum)); /* a sum that nobody used would not be made */
+}
+
+static bool make_memory(ceilings_memory *m, size_t caches)
+{
+    m->bytes = (caches * timing_cache_bytes() + PART - 1) / PART * PART;
+    m->src = aligned_alloc(PART, m->bytes), m->dst = aligned_alloc(PART, m->bytes);
+    if (m->src && m->dst) memset(m->src, 1, m->bytes), memset(m->dst, 2, m->bytes); /* touches the pages */
+    return m->src && m->dst;
+}
+
+bool ceilings_memory_make(ceilings_memory *m) { return make_memory(m, 2); }
+
+void ceilings_memory_free(ceilings_memory *m)
+{
+    free(m->src), free(m->dst);
+    *m = (ceilings_memory){NULL, NULL, 0};
 }
 
 static bool measure_bandwidth(ceilings *c, int threads)
 {
-    size_t bytes = 4 * timing_cache_bytes() + ((size_t)4096 * (size_t)threads), align = (size_t)2 << 20;
-    bytes = (bytes + align - 1) / align * align;
-    char *src = aligned_alloc(align, bytes), *dst = aligned_alloc(align, bytes);
-    if (src && dst) {
-        memset(src, 1, bytes), memset(dst, 2, bytes);
-        struct { const char *name; part_fn *fn; bool copies; } ways[] = {
-            {"memcpy", copy_memcpy, true},
-            {"64-bit words", read_words, false},
-#ifdef __x86_64__
-            {"non-temporal AVX2", __builtin_cpu_supports("avx2") ? copy_stream : NULL, true},
-            {"AVX2", __builtin_cpu_supports("avx2") ? read_avx2 : NULL, false},
-#endif
-        };
-        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-            if (!ways[i].fn) continue;
-            double rate = (ways[i].copies ? 2 : 1) / best_sweep(ways[i].fn, dst, src, bytes, threads);
-            if (ways[i].copies && rate > c->copy_bw) c->copy_bw = rate, c->copy_by = ways[i].name;
-            if (!ways[i].copies && rate > c->read_bw) c->read_bw = rate;
+    ceilings_memory m;
+    bool ok = make_memory(&m, 4);
+    for (int i = 0; ok && i < WAYS; i++) {
+        const way *w = &ways[i];
+        if (!usable(w)) continue;
+        double best = 1e30;
+        for (int t = 0; t < TRIES; t++) {
+            double start = timing_now();
+            pass(w, &m, threads);
+            double seconds = timing_now() - start;
+            if (t > 0 && seconds < best) best = seconds; /* the first wakes the threads */
         }
+        double rate = (w->copies ? 2 : 1) * (double)m.bytes / best;
+        if (w->copies && rate > c->copy_bw) c->copy_bw = rate, c->copy_by = w->name;
+        if (!w->copies && rate > c->read_bw) c->read_bw = rate, c->read_by = w->name;
     }
-    bool ok = src && dst;
-    free(src), free(dst);
+    ceilings_memory_free(&m);
     return ok;
+}
+
+/* The fastest, or the plainest where none is named. */
+static const way *way_named(const char *name, bool copies)
+{
+    const way *found = NULL;
+    for (int i = 0; i < WAYS; i++)
+        if (usable(&ways[i]) && ways[i].copies == copies && (!found || (name && strcmp(name, ways[i].name) == 0))) found = &ways[i];
+    return found;
+}
+
+ceilings_sweep ceilings_sweep_of(const ceilings *c, const ceilings_memory *m, bool copies, int threads)
+{
+    const bool streams = way_named(c->copy_by, true)->streams;
+    return (ceilings_sweep){m, copies, copies || !streams, copies ? c->copy_by : c->read_by, threads, (copies ? 2 : 1) * (double)m->bytes};
+}
+
+bool ceilings_sweep_run(void *self, int calls, bool cold, timing_span *span, char why[TIMING_WHY])
+{
+    const ceilings_sweep *s = self;
+    const way *w = way_named(s->way, s->copies);
+    if (cold && s->evicts && !timing_evict(s->threads)) {
+        snprintf(why, TIMING_WHY, "no memory to empty the caches with");
+        return false;
+    }
+    double wall = timing_now(), cpu = timing_cpu_now();
+    for (int i = 0; i < calls; i++) pass(w, s->memory, s->threads);
+    *span = (timing_span){timing_now() - wall, timing_cpu_now() - cpu};
+    return true;
 }
 
 /* ---- arithmetic: each returns the operations it did on one thread --------------------------------- */

@@ -63,10 +63,29 @@ int results_failures(const results *r)
 
 static bool was_timed(const bench_row *row) { return row->verdict == ROW_TIMED || row->verdict == ROW_ABOVE_ROOF; }
 static double bytes_of(const bench_row *row) { return row->cost.read + row->cost.written; }
-static double pct_copy(const results *r, const bench_row *row)
+
+double results_copy_bw(const results *r, const bench_row *row) { return row->copy_bw > 0 ? row->copy_bw : r->ceilings.copy_bw; }
+double results_read_bw(const results *r, const bench_row *row) { return row->read_bw > 0 ? row->read_bw : r->ceilings.read_bw; }
+
+static void widen(double range[2], double value)
 {
-    return 100 * bytes_of(row) / row->stats.median / r->ceilings.copy_bw;
+    if (!(range[0] > 0) || value < range[0]) range[0] = value;
+    if (value > range[1]) range[1] = value;
 }
+
+int results_bandwidths(const results *r, bandwidth_range *seen)
+{
+    int count = 0;
+    *seen = (bandwidth_range){{0, 0}, {0, 0}};
+    for (int i = 0; i < r->count; i++) {
+        if (!(r->rows[i].copy_bw > 0) || !(r->rows[i].read_bw > 0)) continue;
+        widen(seen->copy, r->rows[i].copy_bw), widen(seen->read, r->rows[i].read_bw);
+        count++;
+    }
+    return count;
+}
+
+static double pct_of(const bench_row *row, double bandwidth) { return 100 * bytes_of(row) / row->stats.median / bandwidth; }
 static double pct_peak(const results *r, const bench_row *row)
 {
     return 100 * row->cost.flops / row->stats.median / r->ceilings.gemm_peak;
@@ -94,7 +113,11 @@ static void play(gb_state *state, void *user)
     double seconds = row->stats.median;
     gb_counter(state, "bytes", bytes_of(row), GB_PLAIN);
     gb_counter(state, "GB_s", bytes_of(row) / seconds * 1e-9, GB_PLAIN);
-    if (p->r->ceilings.copy_bw > 0) gb_counter(state, "pct_copy_bw", pct_copy(p->r, row), GB_PLAIN);
+    const double copy_bw = results_copy_bw(p->r, row), read_bw = results_read_bw(p->r, row);
+    if (copy_bw > 0) gb_counter(state, "pct_copy_bw", pct_of(row, copy_bw), GB_PLAIN);
+    if (read_bw > 0) gb_counter(state, "pct_read_bw", pct_of(row, read_bw), GB_PLAIN);
+    if (row->copy_bw > 0) gb_counter(state, "copy_bw_GB_s", row->copy_bw * 1e-9, GB_PLAIN);
+    if (row->read_bw > 0) gb_counter(state, "read_bw_GB_s", row->read_bw * 1e-9, GB_PLAIN);
     if (row->cost.flops > 0) {
         gb_counter(state, "flops", row->cost.flops, GB_PLAIN);
         gb_counter(state, "TFLOP_s", row->cost.flops / seconds * 1e-12, GB_PLAIN);
@@ -147,6 +170,15 @@ static void patch(json_t *report, const results *r, bool complete, bool interrup
     provenance_set(context, "bf16_peak_TFLOP_s", "%.4g", r->ceilings.bf16_peak * 1e-12);
     provenance_set(context, "bf16_peak_by", "%s", r->ceilings.bf16_by ? r->ceilings.bf16_by : "not measured");
     provenance_set(context, "gemm_peak_TFLOP_s", "%.4g", r->ceilings.gemm_peak * 1e-12);
+    bandwidth_range seen;
+    if (r->start_copy_bw > 0) {
+        provenance_set(context, "copy_bw_start_GB_s", "%.4g", r->start_copy_bw * 1e-9);
+        provenance_set(context, "read_bw_start_GB_s", "%.4g", r->start_read_bw * 1e-9);
+    }
+    if (results_bandwidths(r, &seen)) {
+        provenance_set(context, "copy_bw_seen_GB_s", "%.4g to %.4g", seen.copy[0] * 1e-9, seen.copy[1] * 1e-9);
+        provenance_set(context, "read_bw_seen_GB_s", "%.4g to %.4g", seen.read[0] * 1e-9, seen.read[1] * 1e-9);
+    }
     json_object_set_new(context, "complete", json_boolean(complete));
     json_object_set_new(context, "interrupted", json_boolean(interrupted));
     for (int i = 0; i < r->count; i++) {

@@ -31,6 +31,9 @@ typedef struct bench_row {
     work_cost cost;
     double bits_per_weight;
     bool hot;
+    /* Bandwidth in the rounds it was timed in, bytes/s, medians; 0: it was not measured there, and the run's counts.
+     * roof_bw: the fastest pass of either, as another process may have disturbed the others: above that nothing can be. */
+    double copy_bw, read_bw, roof_bw;
     int ratios;
     struct { char peer[32]; double x; } ratio[ROW_RATIOS]; /* the peer's median over ours */
 } bench_row;
@@ -38,7 +41,8 @@ typedef struct bench_row {
 typedef struct results {
     bench_row *rows;
     int count, room;
-    ceilings ceilings;
+    ceilings ceilings;       /* of the run: before the cases and after them, the best */
+    double start_copy_bw, start_read_bw; /* before them; 0: not measured */
     json_t *context; /* provenance, strings */
     char folder[4096];
 } results;
@@ -48,6 +52,16 @@ bool results_open(results *r, const char *folder, char why[TIMING_WHY]);
 void results_close(results *r);
 bool results_add(results *r, const bench_row *row);
 int results_failures(const results *r); /* rows that fail the run */
+
+/* What a row is held against: what was measured in its rounds, else in the run. 0: neither was. */
+double results_copy_bw(const results *r, const bench_row *row);
+double results_read_bw(const results *r, const bench_row *row);
+
+/* The bandwidths in the rounds of rows, from the lowest to the highest. Returns how many rows have them. */
+typedef struct bandwidth_range {
+    double copy[2], read[2];
+} bandwidth_range;
+int results_bandwidths(const results *r, bandwidth_range *seen);
 
 /* bench.json (Google Benchmark's format; context.complete, context.interrupted)
  * and bench-tracking.json ([{name, unit, value, range, extra}]), each replaced

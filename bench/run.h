@@ -20,7 +20,9 @@ typedef struct run_options {
     bool list;               /* print the names that would run, and run nothing */
     const bench_ops *ops;    /* &bench_library */
     const fb_case *cases;    /* ends with rows = -1; fb_cases */
-    const struct ceilings *ceilings; /* NULL: measure them; tests bring their own */
+    const struct ceilings *ceilings; /* NULL: measure them, in a case's rounds too; tests bring their own */
+    /* A pass over the memory in a case's rounds, self a ceilings_sweep. NULL: ceilings_sweep_run, where ceilings are measured */
+    bool (*sweep)(void *self, int calls, bool cold, timing_span *span, char why[TIMING_WHY]);
     FILE *out, *progress;    /* table and list; one line a case */
 } run_options;
 

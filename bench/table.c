@@ -49,7 +49,7 @@ static void line(const results *r, const bench_row *row, const char *const *peer
     char range[32], percent[24];
     snprintf(range, sizeof range, "[%.0f-%.0f]", row->stats.p10 * 1e6, row->stats.p90 * 1e6);
     fprintf(to, " %10.1f %-17s %7.2f %6s", seconds * 1e6, range, bytes / seconds * 1e-9,
-            share(bytes / seconds, r->ceilings.copy_bw, 0, percent));
+            share(bytes / seconds, results_copy_bw(r, row), 0, percent));
     if (row->cost.flops > 0)
         fprintf(to, " %8.4f %6s", row->cost.flops / seconds * 1e-12,
                 share(row->cost.flops / seconds, r->ceilings.gemm_peak, 1, percent));
@@ -106,6 +106,13 @@ void results_table(const results *r, FILE *to)
     if (c->read_bw > 0) fprintf(to, ", read %.1f GB/s", c->read_bw * 1e-9);
     if (c->fma_peak > 0) fprintf(to, ", sgemm %.3f TFLOP/s, fp32 registers %.3f", c->fp32_gemm * 1e-12, c->fma_peak * 1e-12);
     fprintf(to, ", bf16 %.3f TFLOP/s (%s)\n", c->bf16_peak * 1e-12, c->bf16_by ? c->bf16_by : "not measured");
+    bandwidth_range seen;
+    int held = results_bandwidths(r, &seen);
+    if (held) {
+        fprintf(to, "%% copy of the %d rows that memory bounds is of copies in their own rounds: %.1f to %.1f GB/s, reads %.1f to %.1f",
+                held, seen.copy[0] * 1e-9, seen.copy[1] * 1e-9, seen.read[0] * 1e-9, seen.read[1] * 1e-9);
+        fprintf(to, "; at the start copy %.1f, read %.1f\n", r->start_copy_bw * 1e-9, r->start_read_bw * 1e-9);
+    }
     for (int i = 0; i < r->count; i++)
         if (r->rows[i].verdict == ROW_FAILED || r->rows[i].verdict == ROW_ABOVE_ROOF)
             fprintf(to, "%s: %s: %s\n", r->rows[i].verdict == ROW_FAILED ? "FAILED" : "ABOVE THE ROOF", r->rows[i].name, r->rows[i].why);

@@ -135,6 +135,21 @@ static void test_interleaved(void)
     CU_ASSERT_DOUBLE_EQUAL(c[0].walls[0], 1e-3, 1e-9); /* a call, not a sample */
 }
 
+/* What is timed beside the others has as many samples, and does not prolong the rounds, nor keep them alone. */
+static void test_beside(void)
+{
+    contender c[2];
+    static double walls[2][200];
+    fake pair[] = {{.name = 'A'}, {.name = 'B', .noise = 0.9}};
+    for (int i = 0; i < 2; i++) c[i] = (contender){.run = fake_run, .self = &pair[i], .walls = walls[i], .beside = i == 1};
+    stop = 0;
+    CU_ASSERT_EQUAL(timing_rounds(c, 2, &rule, true, &stop), 7);
+    CU_ASSERT(c[0].samples == 7 && c[1].samples == 7);
+    pair[0].fail_at = pair[0].runs + 4, pair[1].runs = 0, pair[1].noise = 0;
+    CU_ASSERT_EQUAL(timing_rounds(c, 2, &rule, true, &stop), 1); /* two warm calls, one round, and the second is of B alone */
+    CU_ASSERT(c[0].failed && pair[1].runs == 4);
+}
+
 static void test_failing_contender(void)
 {
     contender c[2];
@@ -273,7 +288,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("bench", NULL, NULL);
     struct { const char *name; CU_TestFunc test; } tests[] = {
         {"statistics", test_summary}, {"interval of the median", test_interval_covers}, {"caches emptied", test_evict}, {"stops when known", test_stops_when_known},
-        {"stops in time", test_stops_in_time}, {"interleaved", test_interleaved}, {"failing contender", test_failing_contender},
+        {"stops in time", test_stops_in_time}, {"interleaved", test_interleaved}, {"beside", test_beside}, {"failing contender", test_failing_contender},
         {"stop between samples", test_stop_between_samples}, {"shim", test_shim}, {"shim errors", test_shim_errors},
         {"layers", test_layers}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

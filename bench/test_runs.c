@@ -26,7 +26,7 @@ static const fb_case cases[] = {
 };
 
 /* Nothing real reaches these; rounds says that measuring again is not worth it. */
-static const ceilings high = {1e12, 1e12, 1e14, 1e14, 0, 1e14, "test", "none", 99};
+static const ceilings high = {1e12, 1e12, 1e14, 1e14, 0, 1e14, "test", "test", "none", 99};
 static json_t *result(void)
 {
     char path[128];
@@ -158,11 +158,12 @@ static fb_status fickle(fb_context *ctx, const fb_matrix *src, void *dst, fb_dty
     return status;
 }
 /* Does its work once; then it is faster than any memory. */
+static bool lazy_done;
+static int since_call; /* passes over memory since */
 static fb_status lazy(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
 {
-    static bool done;
-    fb_status status = done ? FB_OK : fb_dequantize(ctx, src, dst, t);
-    done = true;
+    fb_status status = lazy_done ? FB_OK : fb_dequantize(ctx, src, dst, t);
+    lazy_done = true, since_call = 0;
     return status;
 }
 
@@ -209,7 +210,7 @@ static void test_above_roof(void)
     CU_ASSERT_DOUBLE_EQUAL(ceilings_excess(&slow, 1e9, 0, 1e14, 0.5, true), 2.0, 1e-12); /* cached: arithmetic only */
     CU_ASSERT(ceilings_excess(&slow, 0, 1e6, 0, 1e-6, false) < 1e-9);                    /* a small output may stay cached */
     bench_ops ops = bench_library;
-    ops.dequantize = lazy;
+    ops.dequantize = lazy, lazy_done = false;
     slow.copy_bw = slow.read_bw = 1e6; /* 41 ms: no machine is so busy that doing nothing takes longer */
     run_options o = options_for(&ops, "^dequantize/[^/]*/nf4/b64/64x256$");
     o.ceilings = &slow;
@@ -217,6 +218,131 @@ static void test_above_roof(void)
     json_t *all = result(), *row = json_array_get(json_object_get(all, "benchmarks"), 0);
     CU_ASSERT_PTR_NOT_NULL(json_object_get(row, "above_roofline"));
     json_decref(all);
+}
+
+/* ---- ceilings in the rounds: a machine whose bandwidth is another one in each case ------------------------------- */
+
+static double planted_bw; /* bytes/s; reads are a tenth faster than copies, and a third of the passes is disturbed */
+static int passes;
+static bool disturb_rounds; /* the two passes after a call of lazy, those of its rounds, are a millionth as fast */
+static bool planted_sweep(void *self, int calls, bool cold, timing_span *span, char why[TIMING_WHY])
+{
+    const ceilings_sweep *s = self;
+    (void)why;
+    CU_ASSERT(!cold || calls == 1);
+    double slow = cold && ++passes % 6 < 2 ? 3 : 1;
+    if (cold && since_call++ < 2 && disturb_rounds) slow = 1e6;
+    span->wall = span->cpu = calls * slow * s->moved / planted_bw / (s->copies ? 1 : 1.1);
+    return true;
+}
+static fb_status quantize_at_800(fb_context *ctx, const void *src, fb_dtype t, fb_matrix *dst)
+{
+    planted_bw = 800e9;
+    return fb_quantize(ctx, src, t, dst);
+}
+static fb_status dequantize_at_400(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
+{
+    planted_bw = 400e9;
+    return fb_dequantize(ctx, src, dst, t);
+}
+
+static double value(json_t *row, const char *key) { return json_number_value(json_object_get(row, key)); }
+
+/* own: GB/s that its rounds were planted with; 0: it has none of its own and is held against the run's. */
+static void expect_held(json_t *all, const char *name, double own, double run)
+{
+    json_t *row = row_named(all, name);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(row);
+    const double copy = own > 0 ? own : run, read = own > 0 ? 1.1 * own : run;
+    CU_ASSERT_DOUBLE_EQUAL(value(row, "copy_bw_GB_s"), own, 1e-6 * own);
+    CU_ASSERT_DOUBLE_EQUAL(value(row, "read_bw_GB_s"), 1.1 * own, 1e-6 * own);
+    CU_ASSERT_EQUAL(json_object_get(row, "copy_bw_GB_s") != NULL, own > 0);
+    CU_ASSERT_DOUBLE_EQUAL(value(row, "pct_copy_bw"), 100 * value(row, "GB_s") / copy, 1e-6 * value(row, "pct_copy_bw"));
+    CU_ASSERT_DOUBLE_EQUAL(value(row, "pct_read_bw"), 100 * value(row, "GB_s") / read, 1e-6 * value(row, "pct_read_bw"));
+    CU_ASSERT_PTR_NULL(json_object_get(row, "above_roofline"));
+}
+
+static void test_held_to_own_rounds(void)
+{
+    bench_ops ops = bench_library;
+    ops.quantize = quantize_at_800, ops.dequantize = dequantize_at_400;
+    ceilings start = high; /* 1000 GB/s at the start */
+    start.gemm_peak = 1e12; /* memory may bound what does less than four operations a byte */
+    run_options o = options_for(&ops, "^(de)?quantize|^gemm/");
+    fb_case some[] = {cases[0], cases[1], cases[2], cases[6]};
+    o.ceilings = &start, o.sweep = planted_sweep, o.backends = 1u << FB_BACKEND_CPU, o.cases = some, o.out = tmpfile();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(o.out);
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    json_t *all = result(), *context = json_object_get(all, "context");
+    expect_held(all, "quantize/cpu/nf4/b64+dq/64x256", 800, 1000);
+    expect_held(all, "dequantize/cpu/nf4/b64/64x256", 400, 1000);
+    expect_held(all, "dequantize/cpu/nf4/b64/64x256/hot", 0, 1000);
+    expect_held(all, "gemm/cpu/int4-affine/b32/M9_N96_K256", 0, 1000); /* arithmetic bounds it */
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(context, "copy_bw_GB_s")), "1000");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(context, "copy_bw_start_GB_s")), "1000");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(context, "copy_bw_seen_GB_s")), "400 to 800");
+    CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(context, "read_bw_seen_GB_s")), "440 to 880");
+    char text[8192];
+    rewind(o.out);
+    text[fread(text, 1, sizeof text - 1, o.out)] = '\0';
+    CU_ASSERT(strstr(text, "2 rows that memory bounds is of copies in their own rounds: 400.0 to 800.0 GB/s, reads 440.0 to 880.0") != NULL);
+    fclose(o.out), o.out = nowhere;
+    json_decref(all);
+    planted_bw = 700e9; /* peers' rows: the same as ours */
+    start.gemm_peak = 1e15;
+    o.filter = "^gemm/";
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    all = result();
+    expect_held(all, "gemm/cpu/int4-affine/b32/M9_N96_K256", 700, 1000);
+    expect_held(all, "gemm/peer:openblas/int4-affine/b32/M9_N96_K256", 700, 1000);
+    json_decref(all);
+}
+
+/* The roof over a row is that of its own rounds, above or below the one at the start. */
+static void test_own_roof(void)
+{
+    bench_ops ops = bench_library;
+    ceilings slow = high;
+    slow.copy_bw = slow.read_bw = 1e6;
+    ops.dequantize = lazy, lazy_done = false;
+    run_options o = options_for(&ops, "^dequantize/[^/]*/nf4/b64/64x256$");
+    o.sweep = planted_sweep, planted_bw = 1e6;
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_FAILED);
+    o.ceilings = &slow, planted_bw = 1e12, lazy_done = false;
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    lazy_done = false, disturb_rounds = true; /* passes after the rounds show that those in them were held up */
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    disturb_rounds = false;
+    o.alone = true; /* no ceilings at all */
+    lazy_done = false;
+    CU_ASSERT_EQUAL(bench_run(&o, &never), RUN_OK);
+    json_t *all = result();
+    CU_ASSERT_PTR_NULL(json_object_get(json_array_get(json_object_get(all, "benchmarks"), 0), "copy_bw_GB_s"));
+    json_decref(all);
+}
+
+/* A pass copies all of the memory, and one that reads leaves it alone. */
+static void test_sweeps(void)
+{
+    ceilings_memory m;
+    const ceilings unknown = {.copy_by = NULL};
+    char why[TIMING_WHY];
+    timing_span span = {0, 0};
+    CU_ASSERT_FATAL(ceilings_memory_make(&m));
+    for (size_t i = 0; i < m.bytes; i++) m.src[i] = (char)(i * 2654435761u >> 24);
+    static const char *const ways[] = {NULL, "memcpy", "no such way"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        ceilings_sweep reads = ceilings_sweep_of(&unknown, &m, false, 2), copies = ceilings_sweep_of(&unknown, &m, true, 2);
+        copies.way = ways[i];
+        memset(m.dst, 0, m.bytes);
+        CU_ASSERT(ceilings_sweep_run(&reads, 1, true, &span, why) && span.wall > 0);
+        CU_ASSERT(m.dst[0] == 0 && memcmp(m.dst, m.dst + 1, m.bytes - 1) == 0);
+        CU_ASSERT(ceilings_sweep_run(&copies, 1, false, &span, why) && span.wall > 0);
+        CU_ASSERT_EQUAL(memcmp(m.dst, m.src, m.bytes), 0);
+        CU_ASSERT(copies.evicts && reads.evicts); /* that copy leaves its output in the caches */
+        CU_ASSERT(copies.moved == 2 * (double)m.bytes && reads.moved == (double)m.bytes && m.bytes >= 2 * timing_cache_bytes());
+    }
+    ceilings_memory_free(&m);
 }
 
 static fb_status interrupting(fb_context *ctx, const fb_matrix *src, void *dst, fb_dtype t)
@@ -350,7 +476,8 @@ bool add_run_tests(CU_pSuite suite, const char *scratch)
     folder = scratch;
     nowhere = fopen("/dev/null", "w");
     return nowhere && CU_add_test(suite, "right kernels", test_right_kernels) && CU_add_test(suite, "wrong kernels", test_wrong_kernels) &&
-           CU_add_test(suite, "above the roof", test_above_roof) && CU_add_test(suite, "interrupted", test_interrupted) &&
+           CU_add_test(suite, "above the roof", test_above_roof) && CU_add_test(suite, "held to its own rounds", test_held_to_own_rounds) &&
+           CU_add_test(suite, "roof of its own rounds", test_own_roof) && CU_add_test(suite, "passes over memory", test_sweeps) && CU_add_test(suite, "interrupted", test_interrupted) &&
            CU_add_test(suite, "killed", test_killed) && CU_add_test(suite, "usage", test_usage) && CU_add_test(suite, "peers", test_peers) &&
            CU_add_test(suite, "onednn", test_onednn);
 }

@@ -68,7 +68,7 @@ bool timing_enough(const contender *contenders, int count, const stop_rule *rule
     if (rounds < rule->floor) return false;
     if (elapsed >= rule->seconds) return true;
     for (int i = 0; i < count; i++)
-        if (!contenders[i].failed &&
+        if (!contenders[i].failed && !contenders[i].beside &&
             !(timing_summary(contenders[i].walls, contenders[i].samples).spread <= rule->spread))
             return false;
     return true;
@@ -152,7 +152,7 @@ int timing_rounds(contender *contenders, int count, const stop_rule *rule, bool 
             contender *c = &contenders[i];
             if (c->failed) continue;
             if (!c->run(c->self, c->calls, cold, &spans[i], c->why)) fail(c);
-            else alive++;
+            else alive += !c->beside;
         }
         pass_turn();
         if (*stop) break;

@@ -2,8 +2,8 @@
  *
  * Contenders of one case (ours and its peers) are timed in rounds, A B C A B C,
  * so that what disturbs the machine disturbs them alike and their ratio survives.
- * Each has one sample a round. Rounds end when the median of every contender is
- * known well enough, or at a ceiling of rounds or seconds.
+ * Each has one sample a round. Rounds end when the median of every contender
+ * that counts is known well enough, or at a ceiling of rounds or seconds.
  */
 #ifndef FOURBIT_TIMING_H
 #define FOURBIT_TIMING_H
@@ -41,6 +41,7 @@ typedef struct contender {
      * first (not in the time). False: it cannot go on; why says so. */
     bool (*run)(void *self, int calls, bool cold, timing_span *span, char why[TIMING_WHY]);
     void *self;
+    bool beside;    /* takes a sample a round like the others, but how well its median is known does not matter */
 
     int calls;      /* a sample is this many calls; set by timing_rounds */
     double *walls;  /* [rounds] seconds a call */

@@ -1,6 +1,6 @@
 # Roofline of the product: TFLOP/s against arithmetic intensity, a mark a series, a number an M.
 # data: series m flops_per_byte TFLOP_s ... roof_TFLOP_s
-# variables: product, operands, rows_of, backend, series, config, shape, bandwidth (GB/s), bandwidth_kind, peak (TFLOP/s), lowest and widest
+# variables: seen (read bandwidth in the rounds of the points, or empty), product, operands, rows_of, backend, series, config, shape, bandwidth (GB/s), bandwidth_kind, peak (TFLOP/s), lowest and widest
 # (flops_per_byte), slowest and fastest (TFLOP/s), above (points over the roof)
 W = 1000; H = 600
 load style
@@ -8,7 +8,7 @@ scale = peak < 2 ? 1000.0 : 1.0
 unit = peak < 2 ? 'GFLOP/s' : 'TFLOP/s'
 title = 'Roofline of '.product.', '.config.', '.shape
 caption = 'Ceilings measured in the same run. Bytes counted: the weights as each series stores them (decoded ones written and read again), '.operands.'. Numbers: M, the rows of '.rows_of.'.'
-caption2 = above eq '' ? '' : 'ABOVE THE ROOF by more than 10 % (ringed): the bytes counted or the ceiling are wrong, or the weights stay in cache: '.above
+caption2 = above eq '' ? (seen eq '' ? '' : 'The read bandwidth in the rounds of the points that memory bounds, GB/s: '.seen.' (roof_TFLOP_s in the data).') : 'ABOVE THE ROOF by more than 10 % (ringed): the bytes counted or the ceiling are wrong, or the weights stay in cache: '.above
 eval headline
 legend_top = 82
 names = series; label_of(s) = backend_label(s); colour_of(s) = backend_colour(s); mark_of(s) = backend_mark(s)

@@ -26,7 +26,8 @@
 enum { BAD_INPUT = 2, PARTS = 5, NAME_MAX_BYTES = 512 };
 
 static const char *const counters[] = {"bytes",  "flops",  "GB_s",   "pct_copy_bw", "TFLOP_s",        "pct_gemm_peak",
-                                       "p10_us", "p50_us", "p90_us", "samples",     "bits_per_weight"};
+                                       "p10_us", "p50_us", "p90_us", "samples",     "bits_per_weight",
+                                       "copy_bw_GB_s", "read_bw_GB_s"};
 enum { COUNTERS = sizeof counters / sizeof counters[0] };
 
 static const char usage[] =

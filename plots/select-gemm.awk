@@ -14,6 +14,7 @@ field("op") == op && is_number(field("p50_us")) {
     row_shape[n] = shape; row_config[n] = config; row_m[n] = m; row_backend[n] = b
     row_series[n] = b (field("dq") == 1 ? "+dq" : "")
     row_flops[n] = field("flops"); row_bytes[n] = field("bytes")
+    row_bandwidth[n] = is_number(field("read_bw_GB_s")) ? field("read_bw_GB_s") : "" # in its own rounds
     row_p50[n] = field("p50_us"); row_low[n] = low; row_high[n] = high; row_samples[n] = field("samples")
     elements[shape] = field("n") * field("k")
     if (b == backend && !((shape, config, m) in seen)) { seen[shape, config, m] = 1; count[shape, config]++ }
@@ -43,7 +44,12 @@ END {
         intensity = has_rate ? row_flops[i] / row_bytes[i] : "NaN"; rate = has_rate ? row_flops[i] / row_p50[i] / 1e6 : "NaN"
         roof = "NaN"
         if (need == "roofline") {
-            roof = intensity * bandwidth / 1e3; if (roof > peak) roof = peak
+            own = row_bandwidth[i] == "" ? bandwidth : row_bandwidth[i]
+            roof = intensity * own / 1e3; if (roof > peak) roof = peak
+            if (row_bandwidth[i] != "") {
+                if (least == "" || own + 0 < least) least = own + 0
+                if (own + 0 > greatest) greatest = own + 0
+            }
             if (rate > 1.1 * roof) above_roof = above_roof (above_roof == "" ? "" : ", ") row_series[i] " at M = " row_m[i]
             if (lowest == "" || intensity < lowest) lowest = intensity
             if (intensity > widest) widest = intensity
@@ -77,6 +83,7 @@ END {
     if (need == "roofline") {
         if (above_roof != "") print "plots: above the measured roof by more than 10 %, check the bytes: " above_roof > "/dev/stderr"
         assign("above", above_roof); assign("bandwidth_kind", is_number(read_bw) ? "read" : "copy")
+        assign("seen", least == "" ? "" : sprintf("%.3g to %.3g", least, greatest))
         assign_number("bandwidth", bandwidth); assign_number("peak", peak)
         assign_number("lowest", lowest); assign_number("widest", widest); assign_number("slowest", slowest); assign_number("fastest", fastest)
     }

@@ -134,6 +134,15 @@ check "a row over the roof is drawn" run 0 bench "$work/over.json" "$work/e"
 check "flagged on stderr" says "above the measured roof by more than 10 %, check the bytes: cpu at M = 256"
 check "and in the picture" grep -q "ABOVE THE ROOF" "$work/e/gemm-roofline.svg"
 
+# ---- a row that has the bandwidth of its own rounds is held to that ---------------------------
+sed -E 's|("name": "gemm/cpu/nf4/b64/M1_N11008_K4096")|\1, "copy_bw_GB_s": 46, "read_bw_GB_s": 46|' "$data/bench.json" > "$work/own.json"
+check "a row with a bandwidth of its own is drawn" run 0 bench "$work/own.json" "$work/own"
+check "twice the bandwidth is twice the roof" awk -F '\t' '
+    NR > 1 { bandwidth = $1 == "cpu" && $2 == 1 ? 0.046 : 0.023; roof = $3 * bandwidth; if (roof > 0.118) roof = 0.118; d = $11 / roof - 1
+             own += bandwidth > 0.04; if (!(d < 1e-4 && d > -1e-4)) bad = 1 }
+    END { exit bad || NR < 10 || own != 1 }' "$work/own/gemm-roofline.tsv"
+check "and the range is said" grep -q "memory bounds, GB/s: 46 to 46" "$work/own/gemm-roofline.svg"
+
 # ---- refused, with nothing written ----------------------------------------------------------
 size=$(wc -c < "$data/bench.json")
 for cut in 1 $((size / 3)) $((size - 5)); do

@@ -19,8 +19,9 @@ static const char usage[] =
     "  --tsv    regime, measure, side, goal, measured, verdict, row: tab-separated\n"
     "  --help\n"
     "Measures: the counters of bench/README.md, and\n"
-    "  pct_roof      of max(bytes / copy bandwidth, operations / GEMM peak), both of the run, over the time\n"
-    "  pct_read_bw   of the read bandwidth of the run (CPU)\n"
+    "  pct_roof      of max(bytes / copy bandwidth, operations / GEMM peak), over the time; the bandwidth of the row's own\n"
+    "                rounds where it has one, else of the run\n"
+    "  pct_read_bw   of the read bandwidth, likewise (CPU)\n"
     "  adapter_pct   what a LoRA layer takes longer than the product inside it\n"
     "  time/M1, time/plain, time/gemm   time over that of the row at M = 1; without double quantization; of gemm\n"
     "  rate/nf4_b64  bytes a second over those of NF4 at block 64\n"
@@ -101,9 +102,11 @@ static double counter(const row *one, const char *name)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* The ceilings are text: "%.4g". */
+/* Of the row's own rounds, a number, where they were measured there; else of its run, which are text: "%.4g". */
 static double ceiling(const row *one, const char *name)
 {
+    const double own = counter(one, name);
+    if (own > 0) return own;
     const char *text = json_string_value(json_object_get(one->context, name));
     const double value = text ? strtod(text, NULL) : NAN;
     return value > 0 ? value : NAN;

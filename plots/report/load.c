@@ -113,9 +113,11 @@ static double unit_us(const char *unit)
     return !unit || strcmp(unit, "ns") == 0 ? 1e-3 : strcmp(unit, "us") == 0 ? 1 : strcmp(unit, "ms") == 0 ? 1e3 : strcmp(unit, "s") == 0 ? 1e6 : NAN;
 }
 
-static void set_roof(const report *r, bench_row *row)
+/* copy_bw: in the row's own rounds, NaN where it was not measured there. */
+static void set_roof(const report *r, bench_row *row, double copy_bw)
 {
-    double seconds = row->median * 1e-6, memory = row->hot ? NAN : row->bytes / r->copy_bw, arithmetic = row->flops / r->gemm_peak;
+    if (!(copy_bw > 0)) copy_bw = r->copy_bw;
+    double seconds = row->median * 1e-6, memory = row->hot ? NAN : row->bytes / copy_bw, arithmetic = row->flops / r->gemm_peak;
     row->roof = NAN;
     if (!(seconds > 0) || (!(memory > 0) && !(arithmetic > 0))) return;
     row->arithmetic = !(memory >= arithmetic);
@@ -153,7 +155,8 @@ static bool read_row(const report *r, const json_t *json, size_t index, bench_ro
     if (isnan(row->median)) row->median = real * unit_us(json_string_value(json_object_get(json, "time_unit")));
     if (row->state == ROW_FAILED || row->state == ROW_SKIPPED) row->median = NAN;
     else if (!(row->median > 0 && isfinite(row->median))) return refuse(why, "%s: it has no time above 0 and no error", where);
-    set_roof(r, row);
+    if (!number(json, "copy_bw_GB_s", &share, where, why)) return false;
+    set_roof(r, row, share * 1e9);
     for (int i = 0; i < PEERS; i++) row->x[i] = NAN;
     return true;
 }

@@ -220,6 +220,21 @@ static void resources_by_operation(void)
     free(page);
 }
 
+/* 200000 bytes in 100 us, 2 GB/s: a tenth of what the run copied, a quarter of what was copied in the row's own rounds. */
+static void own_bandwidth(void)
+{
+    static const char *const more[] = {"", ", \"copy_bw_GB_s\": 8"}, *const share[] = {">10<small>mem.", ">25<small>mem."};
+    for (int i = 0; i < 2; i++) {
+        char text[600];
+        fresh();
+        snprintf(text, sizeof text, "%s{\"name\": \"dequantize/cpu/nf4/b64/1x1\", \"p50_us\": 100.0, \"bytes\": 200000%s}]}", CONTEXT, more[i]);
+        write_text("r/bench.json", text);
+        char *page = expect_page("r");
+        CU_ASSERT(strstr(page, share[i]) != NULL && strstr(page, share[1 - i]) == NULL);
+        free(page);
+    }
+}
+
 static void missing_parts(void)
 {
     copy_testdata();
@@ -285,6 +300,7 @@ static void broken_files(void)
         {"bench.json", CONTEXT "{\"name\": \"a\", \"p50_us\": NaN}]}", "bench.json: line 1"},
         {"bench.json", CONTEXT ROW("a", ", \"GB_s\": \"fast\"") "]}", "\"GB_s\" is not a number"},
         {"bench.json", CONTEXT ROW("a", ", \"GB_s\": -1") "]}", "\"GB_s\" is -1"},
+        {"bench.json", CONTEXT ROW("a", ", \"copy_bw_GB_s\": \"8\"") "]}", "\"copy_bw_GB_s\" is not a number"},
         {"bench.json", CONTEXT ROW("a", ", \"x_peer\": 0") "]}", "\"x_peer\" is no ratio"},
         {"bench.json", CONTEXT ROW("a", ", \"name\": \"b\"") "]}", "duplicate"},
         {"verdict.json", "{\"verdict\": \"pass\"}", "no \"rows\" array"},
@@ -424,7 +440,7 @@ static void checker(void)
 int main(void)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        {"checker", checker},           {"whole_page", whole_page},     {"resources_by_operation", resources_by_operation},     {"missing_parts", missing_parts},             {"hostile_text", hostile_text},
+        {"checker", checker},           {"whole_page", whole_page},     {"resources_by_operation", resources_by_operation},     {"own_bandwidth", own_bandwidth}, {"missing_parts", missing_parts},             {"hostile_text", hostile_text},
         {"broken_files", broken_files}, {"large_run", large_run}, {"whole_or_not_at_all", whole_or_not_at_all}, {"usage", usage}};
     if (!mkdtemp(scratch) || CU_initialize_registry() != CUE_SUCCESS) return perror(scratch), 2;
     CU_pSuite suite = CU_add_suite("report", NULL, NULL);
