@@ -26,7 +26,7 @@
  *       warp had some 400 instructions a step with nothing to fill their latencies, and doubly quantized scales made it worse (+20 %).
  *       Learnt: scaling weight by weight needs 32-bit look-ups and the multiplier for each; a table per block of 16 finished
  *       values moves that to warps that had nothing to do, and leaves the same work for every format and codebook.
- *       Considered for M up to 64: half of the weights by look-up in shared memory, as gemm_stream_sm90.cu does it. It would take the ALU from
+ *       Considered for M up to 64: half of the weights by look-up in shared memory, as the first gemm_stream_sm90.cu did it. It would take the ALU from
  *       3.3 operations a weight, tables included, to 2.7, but shared memory, which also serves wgmma's tokens, codes and tables, from 1.1 to 1.6 clocks for 32
  *       weights at T = 32 and from 1.5 to 2.0 at T = 64: no gain.
  *
@@ -42,7 +42,7 @@
  *           290 instructions a step at 4.8 clocks each, mostly waiting for its own last one (ncu: stall_wait 40 %, selected 19 %).
  *         four consumer warpgroups, tiles of 256 rows: 2100 clocks a step for 256 rows, no faster by the row.
  *         wgmma one by one (k = 16) between the decode of parts: 5-10 % slower than in pairs at T <= 128, equal at 256.
- *         pairs of blocks that share tokens: within 1 % at best, up to 7 % slower (before the remote arrival lost its MEMBAR.ALL.GPU: 25 %).
+ *         pairs of blocks that share tokens: within 1 % at best, up to 13 % slower (before the remote arrival lost its MEMBAR.ALL.GPU: 25 %).
  *       Learnt: ptxas serializes wgmma silently but for C7512 and C7513 in -Xptxas -v (too few registers, or more than two groups of A in
  *       flight): look for both after every change.
  *
