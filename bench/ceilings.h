@@ -34,12 +34,12 @@ void ceilings_saw_gemm(ceilings *c, double flops_per_second);
 /* ---- the bandwidth of the moment ------------------------------------------------------------------ */
 
 typedef struct ceilings_memory {
-    char *src, *dst; /* two caches each: after the caches were emptied nothing of them is left there */
-    size_t bytes;
+    char *src, *dst;
+    size_t bytes; /* of each: four caches */
 } ceilings_memory;
 
-/* A contender of a case's rounds: a sample is one pass over the memory, the way that was fastest when c was measured. The
- * copy's turn is before the read's, which reads what was copied: past the caches, or they are emptied once more. */
+/* A contender of a case's rounds: a sample is one pass over a quarter of the memory, the next one each time, so that a cache
+ * which keeps what is used again has none of it; the way that was fastest when c was measured. The copy's turn is before the read's, which reads what was copied: past the caches, or they are emptied once more. */
 typedef struct ceilings_sweep {
     const ceilings_memory *memory;
     bool copies;  /* or reads */
@@ -47,6 +47,7 @@ typedef struct ceilings_sweep {
     const char *way;
     int threads;
     double moved; /* bytes a pass, read + written */
+    unsigned at;  /* passes made */
 } ceilings_sweep;
 
 /* False: no memory; ceilings_memory_free is right in either case. */
