@@ -79,7 +79,7 @@ static bool usable(const way *w)
 #endif
 }
 
-/* One pass over the whole buffers, evenly split. In turns of 2 MB, of whoever is free, it reached 4 % less; of 256 KB, 15 %. */
+/* One pass over the whole buffers, evenly split. Turns of 256 KB for whoever is free reached 15 to 20 % less, of 2 MB no more. */
 static void pass(const way *w, const ceilings_memory *m, int threads)
 {
     uint64_t sum = 0;
