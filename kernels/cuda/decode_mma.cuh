@@ -9,8 +9,8 @@
  *      128 b    | hi, lo  | hi, lo  |  ...  | hi, lo  |     hi: the codebook value of the upper nibble, the even column
  *
  * Cost of a weight: 1/2 shift, 1/2 lop3, 1/2 look-up (one wavefront), 1 multiplication (2 with zero points), 1/2 conversion:
- * 3 issue slots.  A table of rounded 16-bit pairs would halve the look-up and be wrong: 16-bit codebook times scale is not the
- * weight that the checkpoint stands for, and a one-hot row would show it.
+ * 3 issue slots.  A table of 16-bit pairs halves the look-up, but 16-bit codebook times scale is not what dequantize gives: that
+ * is gemm_stream_sm90.cu's way, which says so (FB_WEIGHTS_CODES) and is held to it.
  */
 #ifndef FB_DECODE_MMA_CUH
 #define FB_DECODE_MMA_CUH
