@@ -12,11 +12,12 @@ SIMT_LIB      := $(BUILD)/libsimt.a
 SIMT_LIB_LIBS := -lpthread -ldl
 SIMT_COMMON   := -std=c++20 -g -Wall -Wextra $(WERROR) -ffp-contract=off -fno-math-errno -fPIC -Ivalidate/simt
 SIMT_CORE_FLAGS := $(SIMT_COMMON) -O2 -ftree-vectorize
+SIMT_KERNEL_OPT ?= -O2
 ifneq (,$(findstring clang,$(CXX)))
-SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) $(SIMT_KERNEL_OPT) -fno-strict-aliasing -fsanitize=thread -mllvm -tsan-instrument-func-entry-exit=0 -fno-vectorize \
                      -fno-slp-vectorize -fno-unroll-loops -mllvm -disable-vector-combine -Wno-unknown-pragmas -Wno-pass-failed
 else
-SIMT_KERNEL_FLAGS := $(SIMT_COMMON) -O2 -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
+SIMT_KERNEL_FLAGS := $(SIMT_COMMON) $(SIMT_KERNEL_OPT) -fno-strict-aliasing -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize \
                      -fno-tree-slp-vectorize -Wno-unknown-pragmas -Wno-psabi
 endif
 
