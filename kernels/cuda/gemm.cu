@@ -45,13 +45,18 @@ Plan plan_by(const fb_gemm_rule &r, const fb_device &device, const fb_matrix *w,
     return r.path == FB_GEMM_SMALL ? small_plan(device, w, m, r.blocks) : tile_plan(device, w, m, r.path, r.blocks);
 }
 
+bool fits(const fb_gemm_rule &r, const fb_device &device, const fb_matrix *w, int64_t m)
+{
+    return device.arch >= r.arch && m <= r.m_most && (!r.weights_most || w->rows * w->cols <= r.weights_most);
+}
+
 /* hopper: where a path of sm_90a took the call, its status; NULL: none is asked. */
 Plan plan_of(const fb_context *ctx, const fb_device &device, const fb_matrix *w, int64_t m, fb_dtype t, const fb_gemm_call *c, fb_status *hopper)
 {
     if (!tensor_cores_serve(w, t, c)) return {FB_GEMM_ANY, 1};
     if (ctx->flags & FB_BATCH_INVARIANT) return invariant_plan(device, w, m);
     for (const fb_gemm_rule &r : fb_gemm_rules) {
-        if (device.arch < r.arch || m > r.m_most || (r.weights_most && w->rows * w->cols > r.weights_most)) continue;
+        if (!fits(r, device, w, m)) continue;
         if (r.path == FB_GEMM_HOPPER && hopper && FB_CUDA(gemm_hopper)(c, false, hopper)) return {FB_GEMM_HOPPER, 1};
         const Plan plan = plan_by(r, device, w, m); /* of FB_GEMM_HOPPER: none */
         if (plan.path != FB_GEMM_ANY) return plan;
@@ -102,9 +107,14 @@ extern "C" size_t FB_CUDA(gemm_workspace)(const fb_context *ctx, fb_device devic
     return workspace_of(plan_of(ctx, device, w, m, t, nullptr, nullptr), w, m); /* where a path of sm_90a takes the call, it needs none */
 }
 
-/* By shape alone: where pointers keep a call from gemm_stream_sm90, gemm_any does the same with its weights. */
+/* By the table's rows and the shape: where pointers keep a call from gemm_stream_sm90, gemm_any does the same with its weights. */
 extern "C" fb_weights FB_CUDA(gemm_weights)(const fb_context *ctx, fb_device device, const fb_matrix *w, int64_t m, fb_dtype t)
 {
-    if (ctx && ctx->flags & FB_BATCH_INVARIANT) return FB_WEIGHTS_ROUNDED;
-    return FB_CUDA(gemm_stream_sm90_shape)(device, w, m, t) ? FB_WEIGHTS_CODES : FB_WEIGHTS_ROUNDED;
+    if ((ctx && ctx->flags & FB_BATCH_INVARIANT) || !tensor_cores_serve(w, t, nullptr)) return FB_WEIGHTS_ROUNDED;
+    for (const fb_gemm_rule &r : fb_gemm_rules) {
+        if (!fits(r, device, w, m)) continue;
+        if (r.path == FB_GEMM_HOPPER && FB_CUDA(gemm_stream_sm90_shape)(device, w, m, t)) return FB_WEIGHTS_CODES;
+        if (plan_by(r, device, w, m).path != FB_GEMM_ANY) break;
+    }
+    return FB_WEIGHTS_ROUNDED;
 }

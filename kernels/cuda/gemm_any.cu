@@ -25,8 +25,8 @@ struct Tile {
     int64_t row0, token0;
 };
 
-/* CODES: weights as gemm_stream_sm90 has them (FB_WEIGHTS_CODES), where a pointer keeps the call from gemm_stream_sm90. */
-/* 8 of a row's 32: k = quarter, quarter + 4 ... so that the four threads of a row and eight rows store to 32 banks. */
+/* 8 of a row's 32: k = quarter, quarter + 4 ... so that the four threads of a row and eight rows store to 32 banks. CODES: weights as
+ * gemm_stream_sm90 has them (FB_WEIGHTS_CODES), where a pointer keeps the call from there. */
 template <class T, bool CODES> __device__ __forceinline__ void fill_weights(const fb_product &p, const Tile &tile, int64_t k0)
 {
     const int row = (int)threadIdx.x / 4, quarter = (int)threadIdx.x % 4;

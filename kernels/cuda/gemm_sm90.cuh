@@ -191,19 +191,12 @@ static __device__ __forceinline__ ItemScale finish_scale(const Ring<L> &ring, co
     return s;
 }
 
-/* Four values into one word of each plane. */
-template <class X> static __device__ __forceinline__ uint2 table_words(float4 book, ItemScale s)
+/* Four values into one word of each plane. Without a zero point nothing is subtracted: a value minus 0 is the value. */
+template <class X, bool ZERO> static __device__ __forceinline__ uint2 table_words(float4 book, ItemScale s)
 {
-    const uint32_t a = Half<X>::pair(__fmul_rn(__fsub_rn(book.y, s.zero), s.scale), __fmul_rn(__fsub_rn(book.x, s.zero), s.scale));
-    const uint32_t b = Half<X>::pair(__fmul_rn(__fsub_rn(book.w, s.zero), s.scale), __fmul_rn(__fsub_rn(book.z, s.zero), s.scale));
-    return make_uint2(ptx::prmt(a, b, 0x6420), ptx::prmt(a, b, 0x7531));
-}
-
-/* The same without a zero point: a value minus 0 is the value. */
-template <class X> static __device__ __forceinline__ uint2 plain_words(float4 book, float scale)
-{
-    const uint32_t a = Half<X>::pair(__fmul_rn(book.y, scale), __fmul_rn(book.x, scale));
-    const uint32_t b = Half<X>::pair(__fmul_rn(book.w, scale), __fmul_rn(book.z, scale));
+    if (ZERO) book.x = __fsub_rn(book.x, s.zero), book.y = __fsub_rn(book.y, s.zero), book.z = __fsub_rn(book.z, s.zero), book.w = __fsub_rn(book.w, s.zero);
+    const uint32_t a = Half<X>::pair(__fmul_rn(book.y, s.scale), __fmul_rn(book.x, s.scale));
+    const uint32_t b = Half<X>::pair(__fmul_rn(book.w, s.scale), __fmul_rn(book.z, s.scale));
     return make_uint2(ptx::prmt(a, b, 0x6420), ptx::prmt(a, b, 0x7531));
 }
 
@@ -216,13 +209,8 @@ static __device__ __forceinline__ void make_table(const Ring<L> &ring, int at, I
     }
     const float4 *book = (const float4 *)(ring.memory + L::kBookAt);
     uint2 w[4];
-    if (zero) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) w[i] = table_words<X>(book[i], s);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++) w[i] = plain_words<X>(book[i], s.scale);
-    }
+    for (int i = 0; i < 4; i++) w[i] = zero ? table_words<X, true>(book[i], s) : table_words<X, false>(book[i], s);
     ring.at16(at) = make_uint4(w[0].x, w[1].x, w[2].x, w[3].x);
     ring.at16(at + kPlane) = make_uint4(w[0].y, w[1].y, w[2].y, w[3].y);
 }

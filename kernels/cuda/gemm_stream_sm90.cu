@@ -404,12 +404,11 @@ Layout layout_of(const fb_device &device, int64_t m, const fb_matrix &w, int spl
     return l;
 }
 
-/* As many clusters as run at one time: a cluster lies in a GPC, and an H200's have 16 or 18 multiprocessors. One too many would run after all
- * the others, as the units are dealt out beforehand. */
+/* As many clusters as run at one time: one too many would run after all the others, as the units are dealt out beforehand. */
 int clusters_of(const fb_device &d, int split)
 {
-    const int n = split <= 2 ? d.multiprocessors / split : d.multiprocessors / 16 * 16 / split;
-    return n < 1 ? 1 : n;
+    const int64_t n = fb_sm90_resident(d.multiprocessors, split);
+    return n < 1 ? 1 : (int)n;
 }
 
 /* The split that ends first: units in turn, times the steps of a warp and what a unit costs beside them. 0: X does not fit. */
